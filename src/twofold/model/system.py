@@ -1,0 +1,72 @@
+"""`System`: what is evaluated and searched with. One unified model on both sides, or two specialists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold.model.unified import UnifiedModel
+
+
+class System:
+    """An embedder and a reranker (the same object for a unified model) and the weight of the pair score in a pipeline."""
+
+    def __init__(self, embedder: UnifiedModel, reranker: UnifiedModel, rerank_weight: float) -> None:
+        if not 0 <= rerank_weight <= 1:
+            raise ValueError(f"rerank_weight {rerank_weight}: use 0 to 1")
+        self.embedder, self.reranker, self.rerank_weight = embedder, reranker, rerank_weight
+
+    @classmethod
+    def of(cls, model: UnifiedModel) -> System:
+        """One model for both."""
+        return cls(model, model, model.rerank_weight)
+
+    @property
+    def models(self) -> tuple[UnifiedModel, ...]:
+        """The loaded models: one or two."""
+        return (self.embedder,) if self.embedder is self.reranker else (self.embedder, self.reranker)
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See `UnifiedModel.encode_queries`."""
+        return self.embedder.encode_queries(texts)
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See `UnifiedModel.encode_documents`."""
+        return self.embedder.encode_documents(texts)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """See `UnifiedModel.score`."""
+        return self.reranker.score(pairs)
+
+    @property
+    def truncated(self) -> dict[str, int]:
+        """Texts and pairs that were cut so far."""
+        return {"texts": self.embedder.truncated["texts"], "pairs": self.reranker.truncated["pairs"]}
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts for a result file: models, backbone, lengths, parameters, precision, attention."""
+        return {
+            "models": len(self.models),
+            "rerank_weight": self.rerank_weight,
+            "members": [_facts(model) for model in self.models],
+        }
+
+
+def _facts(model: UnifiedModel) -> dict[str, Any]:
+    groups = {group: sum(parameter.numel() for _, parameter in members) for group, members in model.groups().items()}
+    return {
+        "backbone": model.spec.backbone,
+        "tasks": sorted(model.spec.tasks),
+        "pooling": model.backbone.pooling,
+        "max_length": model.tokens.max_length,
+        "pair_length": model.tokens.pair_length,
+        "query_length": model.tokens.query_length,
+        "precision": model.spec.precision,
+        "device": model.backbone.device.type,
+        "attention": "packed" if model.backbone.packed else f"padded: {model.backbone.why_padded}",
+        "router": model.spec.plan.router if model.spec.plan.experts else None,
+        "parameters": groups,
+    }

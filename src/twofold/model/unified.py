@@ -1,0 +1,172 @@
+"""`UnifiedModel`: one loaded backbone that embeds, scores pairs and ranks.
+
+Shapes: N texts or pairs, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from twofold.backbone.backbone import Backbone
+from twofold.backbone.packed import Pack
+from twofold.backbone.tokens import TextTokens
+from twofold.core.inject import fold, unfold
+from twofold.core.routing import Routing
+from twofold.model.spec import ModelSpec
+from twofold.model.weights import mixture_parameters
+from twofold.tasks import Encoder, Task
+from twofold.tasks.rerank import RerankTask
+from twofold.tasks.retrieve import RetrieveTask
+
+WINDOW = 2048
+"""Texts that are tokenised and sorted by length together: memory is bounded by a window, not by the input."""
+TOKEN_BUDGET = 4096
+"""Tokens of one forward pass: enough for full speed on a CPU, small enough that its buffers are used again."""
+
+Progress = Callable[[int, int], None]
+
+
+class Ranked(NamedTuple):
+    """One document of a ranking."""
+
+    index: int
+    """Its place in the list that was given."""
+    score: float
+    document: str
+
+
+class UnifiedModel(nn.Module):
+    """Made by `model.build.build_model` or `twofold.load`. Not for use from inside a running training step of the same thread."""
+
+    def __init__(self, spec: ModelSpec, backbone: Backbone, tokens: TextTokens, tasks: Mapping[str, Task], rerank_weight: float = 0.5) -> None:
+        super().__init__()
+        self.spec, self.tokens = spec, tokens
+        self.backbone = backbone
+        self.tasks = nn.ModuleDict(tasks)
+        self.rerank_weight = rerank_weight
+        """The share of the pair score when a pipeline interpolates it with the first stage; tuned on dev, saved with the model."""
+        self.truncated = {"texts": 0, "pairs": 0}
+        """How many texts and pairs were cut since the model was made."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What tasks work with."""
+        return Encoder(self.backbone, self.tokens)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.backbone.width
+
+    def encode(
+        self, texts: Sequence[str], *, prompt: str | None = None, dims: int | None = None, token_budget: int = TOKEN_BUDGET, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Unit vectors (N, D) in fp32. `prompt` is "query" or "document" where the model has prompts; `dims` keeps the first so many features."""
+        task = self._task("retrieve", RetrieveTask)
+        if prompt not in (None, "query", "document"):
+            raise ValueError(f"prompt {prompt!r}: use 'query', 'document' or none")
+        if dims is not None and not 0 < dims <= self.width:
+            raise ValueError(f"dims {dims}: use 1 to {self.width}")
+        out = [np.zeros((0, dims or self.width), dtype=np.float32)]
+        for pack in self._windows(_checked(texts), lambda window: self.tokens.texts(window, prompt), "texts", progress):
+            vector_SD, _ = task.vectors(self.encoder, pack, token_budget)
+            out.append(_numpy(vector_SD if dims is None else F.normalize(vector_SD[:, :dims], dim=-1)))
+        return np.concatenate(out)
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """`encode` with the query prompt."""
+        return self.encode(texts, prompt="query")
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """`encode` with the document prompt."""
+        return self.encode(texts, prompt="document")
+
+    def score(self, pairs: Sequence[tuple[str, str]], *, token_budget: int = TOKEN_BUDGET, progress: Progress | None = None) -> NDArray[np.float32]:
+        """(N,) raw scores of (query, document) pairs, read together by the cross-encoder."""
+        task = self._task("rerank", RerankTask)
+        _checked([text for pair in pairs for text in pair])
+        out = [np.zeros(0, dtype=np.float32)]
+        for pack in self._windows(list(pairs), self.tokens.pairs, "pairs", progress):
+            out.append(_numpy(task.scores(self.encoder, pack, token_budget)[0]))
+        return np.concatenate(out)
+
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+        """The documents by raw pair score, best first; equal scores keep the given order."""
+        scores = self.score([(query, document) for document in documents])
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        return [Ranked(int(i), float(scores[i]), documents[i]) for i in best]
+
+    @torch.inference_mode()
+    def routings(self, texts: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Routing]:
+        """What every layer's router decides for these texts (task retrieve) or pairs (task rerank), in the order of the packed stream."""
+        pack = self.tokens.pairs(pairs) if pairs else self.tokens.texts(texts)
+        return self.backbone(pack, "rerank" if pairs else "retrieve")[1]
+
+    def fold(self, task: str) -> None:
+        """Merges a task's experts into the weights, where its routing is constant: the model then does that task only, at no extra cost."""
+        fold(self.backbone.model, task)
+
+    def unfold(self) -> None:
+        """Undoes `fold`, bit for bit."""
+        unfold(self.backbone.model)
+
+    def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Parameter group → its (name, parameter)s: `expert:NAME`, `router`, `head:TASK`, `backbone`."""
+        added = mixture_parameters(self.backbone.model)
+        ids = {id(parameter) for _, parameter in added.values()}
+        found: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        for name, (group, parameter) in added.items():
+            found.setdefault(group, []).append((name, parameter))
+        for task, module in self.tasks.items():
+            for name, parameter in module.named_parameters():
+                found.setdefault(f"head:{task}", []).append((f"{task}.{name}", parameter))
+        rest = [(name, parameter) for name, parameter in self.backbone.model.named_parameters() if id(parameter) not in ids]
+        return {**found, "backbone": rest}
+
+    def _task(self, name: str, kind: type[Task]) -> Task:
+        if name not in self.tasks:
+            raise ValueError(f"this model was not made for {name!r}; it does {sorted(self.tasks)}")
+        task = self.tasks[name]
+        assert isinstance(task, kind)
+        return task
+
+    def _windows(self, items: Sequence[object], pack: Callable[[Sequence[object]], Pack], what: str, progress: Progress | None) -> Iterator[Pack]:
+        """Packs of up to `WINDOW` items each; the consumer runs in inference mode, and the model in eval mode."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                for start in range(0, len(items), WINDOW):
+                    packed = pack(items[start : start + WINDOW])
+                    self.truncated[what] += packed.truncated
+                    yield packed
+                    if progress is not None:
+                        progress(min(start + WINDOW, len(items)), len(items))
+        finally:
+            self.train(training)
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.float().cpu().numpy()
+
+
+def _checked(texts: Sequence[str]) -> Sequence[str]:
+    """Raises TypeError for what is no text and ValueError for lone surrogates, which crash tokenizers."""
+    if isinstance(texts, str):
+        raise TypeError("give a list of texts, not one text")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {i} is a {type(text).__name__}, not a string")
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"text {i} holds a lone surrogate at character {error.start}: it is not valid Unicode") from None
+    return texts

@@ -1,0 +1,65 @@
+"""Soft scores of which only the k largest count, renormalised (as MoLA and Mixtral route; arXiv 2402.08562)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twofold.core.routing import Batch, Roster, Router
+from twofold.routers.soft import SoftRouter
+from twofold.routers.soft import build as build_soft
+
+
+class TopKRouter(Router):
+    """The k best experts of each sequence or token, weighted by a softmax over those k; no capacity, so no text moves another's choice."""
+
+    def __init__(self, soft: SoftRouter, k: int) -> None:
+        super().__init__()
+        self.soft, self.k = soft, k
+
+    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:  # noqa: ARG002
+        score = self.soft.score(x, batch, experts)
+        seen = self.soft.roster.mask(batch, experts, self.soft.level)
+        ranked = score if seen is None else score.masked_fill(~seen, float("-inf"))
+        best = ranked.topk(min(self.k, len(experts)), dim=-1).indices
+        kept = torch.zeros_like(score, dtype=torch.bool).scatter(-1, best, True)
+        return self.soft.activate(score, kept if seen is None else kept & seen), self.soft.level
+
+
+def build(
+    *,
+    d_in: int,
+    roster: Roster,
+    seed: int,
+    key: str,
+    k: int = 2,
+    score: str = "linear",
+    hidden: int = 64,
+    level: str = "token",
+    activation: str = "softmax",
+    temperature: float = 1.0,
+    total: float | None = None,
+    task_input: bool = False,
+    std: float = 0.02,
+) -> TopKRouter:
+    """`k` experts per sequence or token; `total`: what their weights sum to (default: how many count); the rest as for `soft`.
+
+    With k = 1 the one weight is always `total`: the choice is made by the scores as they start, which get no gradient.
+    """
+    if not 1 <= k <= len(roster.experts):
+        raise ValueError(f"topk: k = {k} of {len(roster.experts)} experts; use 1 to {len(roster.experts)}")
+    soft = build_soft(
+        d_in=d_in,
+        roster=roster,
+        seed=seed,
+        key=key,
+        score=score,
+        hidden=hidden,
+        level=level,
+        activation=activation,
+        temperature=temperature,
+        total=total,
+        task_input=task_input,
+        std=std,
+    )
+    return TopKRouter(soft, k)

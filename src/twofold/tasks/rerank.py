@@ -1,0 +1,106 @@
+"""Reranking: a true cross-encoder reads query and document together and gives the pair one score.
+
+The score starts warm: the cosine of the pair's query part and document part inside the joint pass, times a learned scale;
+a learned head on both parts adds to it. A cold linear head on a retrieval-tuned encoder would learn very slowly.
+Shapes: P pairs, L documents of one query's list, D features.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from twofold import losses
+from twofold.backbone.packed import Pack
+from twofold.records import Example
+from twofold.tasks import Encoder, RoutingLoss, StepResult, Task, World, run_chunks
+
+NAME = "rerank"
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": losses.listwise_softmax, "ranknet": losses.ranknet, "bce": losses.pointwise_bce}
+TEACHER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"margin_mse": losses.margin_mse, "kl": losses.listwise_kl}
+
+
+class RerankTask(Task):
+    """`head` is "cosine", "linear" (of both parts' features) or "both", their sum."""
+
+    def __init__(self, width: int, *, head: str, loss: str, scale: float, teacher_weight: float) -> None:
+        super().__init__()
+        if head not in ("cosine", "linear", "both"):
+            raise ValueError(f"rerank head {head!r}: use 'cosine', 'linear' or 'both'")
+        if loss not in {*LOSSES, *TEACHER_LOSSES}:
+            raise ValueError(f"rerank loss {loss!r}: use one of {sorted({*LOSSES, *TEACHER_LOSSES})}")
+        self.head, self.loss_name, self.teacher_weight = head, loss, teacher_weight
+        self.log_scale = nn.Parameter(torch.tensor(scale).log()) if head != "linear" else None
+        self.linear = nn.Linear(2 * width, 1) if head != "cosine" else None
+        if self.linear is not None:  # zero: the learned part starts silent
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+
+    @property
+    def measure(self) -> str:
+        return "reranked"
+
+    def score_hidden(self, query_PD: Tensor, document_PD: Tensor) -> Tensor:
+        """(P,) raw scores from the mean hidden states of both parts of each pair."""
+        query_PD, document_PD = F.normalize(query_PD.float(), dim=-1), F.normalize(document_PD.float(), dim=-1)
+        score_P = query_PD.new_zeros(len(query_PD))
+        if self.log_scale is not None:
+            score_P = score_P + self.log_scale.exp() * (query_PD * document_PD).sum(-1)
+        if self.linear is not None:
+            width = query_PD.shape[-1] ** 0.5  # products of unit vectors are small: back to the size of features
+            features = torch.cat([query_PD * document_PD * width, (query_PD - document_PD).abs()], dim=-1) * width
+            score_P = score_P + F.linear(features, self.linear.weight.float(), self.linear.bias.float()).squeeze(-1)
+        return score_P
+
+    def scores(self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None) -> tuple[Tensor, Tensor | None]:
+        """(P,) raw scores in fp32 in the caller's order, and the auxiliary loss of the passes if there is one."""
+
+        def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
+            return self.score_hidden(encoder.backbone.pool(hidden_TD, chunk, part=1), encoder.backbone.pool(hidden_TD, chunk, part=2))
+
+        score_P, routings = run_chunks(encoder, pack, NAME, token_budget, head)
+        return score_P, None if auxiliary is None else torch.stack([auxiliary(routing) for routing in routings]).mean()
+
+    def step(
+        self, encoder: Encoder, examples: Sequence[Example], *, world: World, token_budget: int, weight: float, backward: Callable[[Tensor], None], auxiliary: RoutingLoss | None
+    ) -> StepResult:
+        """Lists are independent of one another, so each chunk of lists goes backward by itself and memory is bounded."""
+        total, tokens, truncated = 0.0, 0, 0
+        n = len(examples) * world.size
+        for group in self._groups(encoder, examples, token_budget):
+            pack = encoder.tokens.pairs([(example.query, text) for example in group for text in example.documents])
+            score_P, extra = self.scores(encoder, pack, token_budget, auxiliary)
+            lists = score_P.split([len(example.documents) for example in group])
+            loss = torch.stack([self.list_loss(score_L, example) for score_L, example in zip(lists, group, strict=True)]).sum()
+            share = loss * weight / n
+            backward(share if extra is None else share + extra * len(group) / n)
+            total, tokens, truncated = total + float(loss.detach()), tokens + pack.tokens, truncated + pack.truncated
+        return StepResult(total / len(examples), tokens, truncated)
+
+    def list_loss(self, score_L: Tensor, example: Example) -> Tensor:
+        """One query's loss: by grades, by teacher scores where the loss asks for them, or both where `teacher_weight` > 0."""
+        grade_L = torch.tensor(example.grades, device=score_L.device)
+        teacher_L = None if example.teacher is None else torch.tensor(example.teacher, device=score_L.device)
+        if self.loss_name in TEACHER_LOSSES:
+            if teacher_L is None:
+                raise ValueError(f"rerank loss {self.loss_name!r} needs teacher scores, and {example.query_id!r} has none")
+            return TEACHER_LOSSES[self.loss_name](score_L, teacher_L)
+        loss = LOSSES[self.loss_name](score_L, grade_L)
+        return loss if teacher_L is None or not self.teacher_weight else loss + self.teacher_weight * losses.listwise_kl(score_L, teacher_L)
+
+    def _groups(self, encoder: Encoder, examples: Sequence[Example], token_budget: int) -> list[list[Example]]:
+        """Lists put together up to about the token budget, sized by their longest possible pairs."""
+        longest = encoder.tokens.pair_length
+        sizes = [sum(min(longest, 8 + (len(example.query) + len(text)) // 4) for text in example.documents) for example in examples]
+        ends = list(itertools.accumulate(sizes))
+        return [[examples[i] for i in members] for _, members in itertools.groupby(range(len(examples)), key=lambda i: (ends[i] - 1) // max(token_budget, 1))]
+
+
+def build(*, width: int, head: str = "cosine", loss: str = "softmax", scale: float = 20.0, teacher_weight: float = 0.0) -> RerankTask:
+    """`head`: cosine, linear or both; `loss`: softmax, ranknet, bce (by grades), margin_mse, kl (by teacher scores);
+    `scale`: what the cosine is multiplied by at the start; `teacher_weight`: adds that much of the KL to a teacher."""
+    return RerankTask(width, head=head, loss=loss, scale=scale, teacher_weight=teacher_weight)

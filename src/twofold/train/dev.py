@@ -1,0 +1,66 @@
+"""Looking at dev: a fixed small sub-corpus (the positives and BM25's top documents), the same for every method.
+
+Early stopping watches the mean over the member's tasks of nDCG@10: dense retrieval over the sub-corpus, and BM25's own
+top documents reranked by the pair score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from twofold.data.sources import Dataset
+from twofold.data.splits import bucket
+from twofold.evaluate.measures import mean, per_query
+from twofold.evaluate.reranking import rerank_run, tune_weight
+from twofold.evaluate.retrieval import dense_run, judged
+from twofold.evaluate.runs import top
+from twofold.model.system import System
+from twofold.model.unified import UnifiedModel
+from twofold.ranking import Bm25, interpolate
+from twofold.records import Run
+
+MEASURE = "nDCG@10"
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """The queries and the documents that a look at dev uses."""
+
+    dataset: Dataset
+    candidates: Run
+    """BM25's top documents of every query."""
+    rerank_depth: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, queries: int, depth: int, rerank_depth: int = 20) -> DevSet:
+        """At most `queries` dev queries (by the hash of their ids), their positives, and BM25's top `depth` of each."""
+        found = judged(dataset, "dev")
+        chosen = sorted(found.queries, key=lambda identity: (bucket(identity, 1 << 32), identity))[:queries]
+        qrels = {identity: found.qrels[identity] for identity in chosen}
+        candidates = Bm25(dataset.corpus).run({identity: found.queries[identity] for identity in chosen}, depth)
+        keep = {document for run in (qrels, candidates) for row in run.values() for document in row}
+        corpus = dataset.corpus.select(identity for identity in dataset.corpus.ids if identity in keep)
+        small = replace(dataset, corpus=corpus, judged={**dataset.judged, "dev": qrels})
+        return cls(small, top(candidates, rerank_depth), rerank_depth)
+
+    def look(self, model: UnifiedModel) -> dict[str, float]:
+        """Task → nDCG@10 of one model, for the tasks that it has."""
+        qrels = self.dataset.qrels("dev")
+        scores = {}
+        if "retrieve" in model.tasks:
+            run = dense_run(model.encode_queries, model.encode_documents, self.dataset, "dev")
+            scores["retrieve"] = mean(per_query(run, qrels)[MEASURE])
+        if "rerank" in model.tasks:
+            run = rerank_run(model.score, self.candidates, self.dataset, "dev", self.rerank_depth)
+            scores["rerank"] = mean(per_query(run, qrels)[MEASURE])
+        return scores
+
+    def tune(self, system: System) -> tuple[float, Mapping[str, float]]:
+        """The weight of the pair score that is best on dev over the system's own top documents, and the scores it was chosen by."""
+        qrels = self.dataset.qrels("dev")
+        first = dense_run(system.encode_queries, system.encode_documents, self.dataset, "dev")
+        second = rerank_run(system.score, first, self.dataset, "dev", self.rerank_depth)
+        weight = tune_weight(first, second, qrels)
+        runs = {"dense": first, "reranked": second, "pipeline": interpolate(first, second, weight)}
+        return weight, {name: mean(per_query(run, qrels)[MEASURE]) for name, run in runs.items()}

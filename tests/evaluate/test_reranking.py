@@ -1,0 +1,51 @@
+"""Reranking, its ceiling and its weight."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.evaluate.toy import ToySystem, toy_dataset
+
+from twofold.evaluate.measures import mean, per_query
+from twofold.evaluate.reranking import oracle, rerank_run, tune_weight
+from twofold.ranking import ranked
+
+CANDIDATES = {f"q{i}": {f"d{(i + j) % 10}": -float(j) for j in range(1, 11)} for i in range(6)}
+"""A poor first stage: the right document comes last."""
+
+
+def test_scores_are_the_raw_ones_of_the_best_candidates_only() -> None:
+    dataset, system = toy_dataset(), ToySystem()
+    run = rerank_run(system.score, CANDIDATES, dataset, "test", depth=3, queries_at_once=4)
+    assert list(run["q0"]) == ["d1", "d2", "d3"]
+    assert run["q0"]["d2"] == system.score([(dataset.texts["q0"], dataset.corpus.document("d2").body)])[0]
+    assert all(ranked(scores)[0] == f"d{query[1:]}" for query, scores in rerank_run(system.score, CANDIDATES, dataset, "test").items())
+
+
+@pytest.mark.parametrize("bad", [lambda pairs: np.zeros(1), lambda pairs: np.full(len(pairs), np.nan)])
+def test_bad_scores_are_refused(bad) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="finite scores"):
+        rerank_run(bad, CANDIDATES, toy_dataset(), "test", depth=2)
+
+
+def test_oracle_lifts_only_what_is_within_reach() -> None:
+    qrels = {"q": {"c": 1, "b": 2, "z": 1}}
+    run = {"q": {"a": 5.0, "b": 4.0, "c": 3.0, "y": 2.0, "z": 1.0}}
+    assert ranked(oracle(run, qrels, 3)["q"]) == ["b", "c", "a", "y", "z"]
+    assert ranked(oracle(run, {}, 3)["q"]) == ["a", "b", "c", "y", "z"]
+
+
+def test_no_reranker_beats_the_oracle() -> None:
+    dataset = toy_dataset()
+    qrels = {query: dataset.qrels("test")[query] for query in CANDIDATES}
+    reranked = rerank_run(ToySystem().score, CANDIDATES, dataset, "test", depth=10)
+    ceiling, got = (mean(per_query(run, qrels)["nDCG@10"]) for run in (oracle(CANDIDATES, qrels, 10), reranked))
+    assert got <= ceiling == 1
+
+
+def test_weight_is_the_smallest_of_the_best_and_may_be_zero() -> None:
+    qrels = {"q": {"a": 1}}
+    good, bad = {"q": {"a": 2.0, "b": 1.0}}, {"q": {"a": 1.0, "b": 2.0}}
+    assert tune_weight(good, bad, qrels) == 0
+    assert tune_weight(good, good, qrels) == 0
+    assert tune_weight(bad, good, qrels, (0, 0.25, 0.75, 1)) == 0.75
