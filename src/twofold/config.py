@@ -135,6 +135,10 @@ class OptimConfig(Section):
     """Share of the steps in which the learning rate rises from 0."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How it falls afterwards."""
+    max_length: int | None = Field(None, ge=4)
+    """Tokens of one text while training; "none" is the backbone's max_length."""
+    pair_length: int | None = Field(None, ge=8)
+    """Tokens of a pair while training; "none" is the backbone's pair_length."""
     token_budget: int = Field(8192, ge=1)
     """Tokens of one forward pass; a larger batch is done in several, with the same gradients."""
 

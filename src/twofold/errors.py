@@ -21,3 +21,7 @@ class CheckpointError(TwofoldError, RuntimeError):
 
 class NotComparable(TwofoldError, ValueError):
     """Two results that must not be set side by side; the message names every field that differs."""
+
+
+class TrainingStopped(TwofoldError, RuntimeError):
+    """Training ended before its last step: a loss was not a number, or the process was asked to stop. The last good checkpoint stands."""

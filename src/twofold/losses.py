@@ -7,17 +7,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def false_negative_mask(similarity_NM: Tensor, positive_N: Tensor, margin: float, same_NM: Tensor | None = None) -> Tensor:
+def false_negative_mask(similarity_NM: Tensor, positive_N: Tensor, margin: float, relevant_NM: Tensor | None = None) -> Tensor:
     """True for the columns that a query may count as negatives, or that are its positive.
 
-    Left out: documents nearer than the positive by more than `margin`, which are likely relevant, and copies of the
-    positive (`same_NM`). Qwen3-Embedding, arXiv 2506.05176, section 3.
+    Left out: documents nearer than the positive by more than `margin`, which are likely relevant, and those known to be
+    relevant (`relevant_NM`), such as copies of the positive. Qwen3-Embedding, arXiv 2506.05176, section 3.
     """
-    own = similarity_NM.gather(1, positive_N[:, None])
-    keep = similarity_NM <= own + margin
-    if same_NM is not None:
-        keep &= ~same_NM
-    return keep.scatter(1, positive_N[:, None], True)
+    own_N1 = similarity_NM.gather(1, positive_N[:, None])
+    keep_NM = similarity_NM <= own_N1 + margin
+    if relevant_NM is not None:
+        keep_NM &= ~relevant_NM
+    return keep_NM.scatter(1, positive_N[:, None], True)
 
 
 def info_nce(
@@ -27,41 +27,33 @@ def info_nce(
     *,
     temperature: float = 0.05,
     margin: float | None = 0.1,
-    same_NM: Tensor | None = None,
+    relevant_NM: Tensor | None = None,
     query_negatives: bool = False,
     document_negatives: bool = False,
 ) -> Tensor:
     """InfoNCE of unit vectors over all documents of the batch; (N,) losses (van den Oord et al. 2018, arXiv 1807.03748).
 
-    `positive_N`: each query's positive among the M documents. `margin` masks likely false negatives (None: no mask).
-    `query_negatives` and `document_negatives` add the other queries against the query, and the other documents against
-    the positive, to the denominator, as Qwen3-Embedding does.
+    `positive_N`: each query's positive among the M documents; `relevant_NM`: where a document is known to be relevant, so
+    no negative. `margin` masks likely false negatives too (None: only the known ones). `query_negatives` and
+    `document_negatives` add the other queries against the query, and the other documents against the positive, to the
+    denominator, as Qwen3-Embedding does; there, too, what is nearer than the positive by more than the margin is left out.
     """
+    allowed = float("inf") if margin is None else margin
     similarity_NM = query_ND @ document_MD.T
-    blocks = [similarity_NM]
-    n = len(query_ND)
-    keep = torch.ones_like(similarity_NM, dtype=torch.bool) if same_NM is None else ~same_NM.scatter(1, positive_N[:, None], False)
-    with torch.no_grad():
-        own_N1 = similarity_NM.gather(1, positive_N[:, None])
-    if margin is not None:
-        keep &= false_negative_mask(similarity_NM.detach(), positive_N, margin, same_NM)
-    keeps = [keep]
+    known_NM = torch.zeros_like(similarity_NM, dtype=torch.bool) if relevant_NM is None else relevant_NM
+    ceiling_N1 = similarity_NM.detach().gather(1, positive_N[:, None]) + allowed
+    blocks, keeps = [similarity_NM], [false_negative_mask(similarity_NM.detach(), positive_N, allowed, relevant_NM)]
     if query_negatives:
-        other = query_ND @ query_ND.T
-        blocks.append(other)
-        keeps.append(_others(other, torch.arange(n, device=other.device), own_N1, margin))
+        other_NN = query_ND @ query_ND.T
+        itself = torch.arange(len(query_ND), device=query_ND.device)
+        blocks.append(other_NN)  # a query whose positive is relevant here asks for the same
+        keeps.append(((other_NN.detach() <= ceiling_N1) & ~known_NM[:, positive_N]).scatter(1, itself[:, None], False))
     if document_negatives:
-        other = document_MD[positive_N] @ document_MD.T
-        blocks.append(other)
-        allowed = _others(other, positive_N, own_N1, margin)
-        keeps.append(allowed if same_NM is None else allowed & ~same_NM)
+        other_NM = document_MD[positive_N] @ document_MD.T
+        blocks.append(other_NM)
+        keeps.append(((other_NM.detach() <= ceiling_N1) & ~known_NM).scatter(1, positive_N[:, None], False))
     logits = torch.cat(blocks, dim=1) / temperature
     return F.cross_entropy(logits.masked_fill(~torch.cat(keeps, dim=1), float("-inf")), positive_N, reduction="none")
-
-
-def _others(similarity: Tensor, self_N: Tensor, own_N1: Tensor, margin: float | None) -> Tensor:
-    keep = torch.ones_like(similarity, dtype=torch.bool) if margin is None else similarity.detach() <= own_N1 + margin
-    return keep.scatter(1, self_N[:, None], False)
 
 
 def matryoshka(query_ND: Tensor, document_MD: Tensor, dims: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
@@ -76,29 +68,34 @@ def listwise_softmax(score_L: Tensor, grade_L: Tensor) -> Tensor:
     """
     if not bool((grade_L > 0).any()):
         raise ValueError("listwise_softmax: a list without a relevant document has no target")
-    target = grade_L.clamp_min(0).to(score_L.dtype)
-    return -(target / target.sum() * score_L.log_softmax(0)).sum()
+    target_L = grade_L.clamp_min(0).to(score_L.dtype)
+    return -(target_L / target_L.sum() * score_L.log_softmax(0)).sum()
 
 
 def ranknet(score_L: Tensor, grade_L: Tensor) -> Tensor:
     """Mean of log(1 + exp(s_j − s_i)) over all pairs with grade i > grade j (Burges et al. 2005); 0 without such a pair."""
-    better = grade_L[:, None] > grade_L[None, :]
-    if not bool(better.any()):
+    better_LL = grade_L[:, None] > grade_L[None, :]
+    if not bool(better_LL.any()):
         return score_L.sum() * 0
-    return F.softplus(-(score_L[:, None] - score_L[None, :]))[better].mean()
+    return F.softplus(score_L[None, :] - score_L[:, None])[better_LL].mean()
 
 
 def pointwise_bce(score_L: Tensor, grade_L: Tensor) -> Tensor:
     """Binary cross-entropy of each score; a grade of g out of the list's highest counts as the probability g / highest (at least 1)."""
-    target = grade_L.clamp_min(0).to(score_L.dtype)
-    return F.binary_cross_entropy_with_logits(score_L, target / target.max().clamp_min(1))
+    target_L = grade_L.clamp_min(0).to(score_L.dtype)
+    return F.binary_cross_entropy_with_logits(score_L, target_L / target_L.max().clamp_min(1))
 
 
 def margin_mse(score_L: Tensor, teacher_L: Tensor) -> Tensor:
-    """Squared error of the margins between the list's first document and the others (Hofstätter et al. 2020, arXiv 2010.02666)."""
+    """Squared error of the margins between the list's first document and the others (Hofstätter et al. 2020, arXiv 2010.02666).
+
+    Raises ValueError for a list of one document, which has no margin.
+    """
+    if len(score_L) < 2:
+        raise ValueError("margin_mse: a list of one document has no margin; give it negatives")
     return F.mse_loss(score_L[0] - score_L[1:], teacher_L[0] - teacher_L[1:])
 
 
 def listwise_kl(score_L: Tensor, teacher_L: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL divergence from the teacher's softmax over the list to the student's."""
+    """KL divergence from the student's softmax over the list to the teacher's, whose scores are divided by `temperature`."""
     return F.kl_div(score_L.log_softmax(0), (teacher_L / temperature).softmax(0), reduction="sum")

@@ -40,8 +40,8 @@ def weights_sha256(name: str) -> str | None:
 
     For a hub id they are those of the snapshot in the local cache.
     """
-    folder = Path(resolve(name))
-    folder = folder if folder.is_dir() else cached(name)
+    path = Path(resolve(name))
+    folder = path if path.is_dir() else cached(name)
     files = [] if folder is None else weight_files(folder)
     if not files:
         return None
@@ -72,10 +72,11 @@ def cached(name: str) -> Path | None:
 
 
 def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None) -> tuple[torch.nn.Module, Any]:
-    """(model, tokenizer), every dropout at 0: the model stays in `.train()` while training, or gradient checkpointing would switch itself off.
+    """(model, tokenizer), every dropout at 0: the model stays in `.train()` while training, or gradient checkpointing is off.
 
     `tokenizer` is the folder of another tokenizer than the backbone's. Only JSON and safetensors are read and no code of a
-    folder or a repository runs. Raises ConfigError for what cannot be opened.
+    folder or a repository runs. Raises ConfigError for what cannot be opened and for a checkpoint that lacks weights: they
+    would stay random.
     """
     path = resolve(name)
     try:
@@ -83,16 +84,19 @@ def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None)
         tokens = AutoTokenizer.from_pretrained(tokenizer or path, trust_remote_code=False)
         without_dropout(config)
         config._attn_implementation = None  # a config may name a kernel to be downloaded and run
-        wanted = {"dtype": DTYPES[precision], "use_safetensors": True, **extras(config)}
-        return AutoModel.from_pretrained(path, config=config, trust_remote_code=False, **wanted), tokens
+        wanted = {"dtype": DTYPES[precision], "use_safetensors": True, "output_loading_info": True, **extras(config)}
+        model, info = AutoModel.from_pretrained(path, config=config, trust_remote_code=False, **wanted)
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"backbone {name!r} cannot be opened: {str(error).splitlines()[0]}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise ConfigError(f"backbone {name!r}: its checkpoint lacks {len(missing)} weights, for example {missing[:3]}")
+    return model, tokens
 
 
 def extras(config: Any) -> dict[str, Any]:
     """`add_pooling_layer=False` for the families that have a pooler: nobody uses it here."""
-    cls = MODEL_MAPPING.get(type(config), None)
-    return {"add_pooling_layer": False} if cls is not None and "add_pooling_layer" in inspect.signature(cls.__init__).parameters else {}
+    cls: Any = MODEL_MAPPING.get(type(config), None)
+    return {"add_pooling_layer": False} if cls is not None and "add_pooling_layer" in inspect.signature(cls).parameters else {}
 
 
 def without_dropout(config: Any) -> None:

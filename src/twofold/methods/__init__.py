@@ -34,33 +34,49 @@ class Stage:
     trains: tuple[str, ...]
     """Patterns over parameter groups: `expert:*`, `router`, `head:*`, `backbone`."""
     share: float = 1.0
-    """Of the trial's steps."""
+    """Of the trial's steps, relative to the other stages' shares; above 0."""
     combine: Combine | None = None
     auxiliary: RoutingLoss | None = None
     after_step: AfterStep | None = None
 
+    def __post_init__(self) -> None:
+        if not self.share > 0:
+            raise ValueError(f"stage {self.name!r}: share {self.share}; it must be above 0")
+
 
 @dataclass(frozen=True)
 class Member:
-    """One model of a method: its experts, its stages, and the tasks that it serves."""
+    """One model of a method: its experts, its stages in order (each goes on from the one before), and the tasks that it serves.
+
+    Raises ValueError for a stage that learns no task, or one that the member does not serve.
+    """
 
     name: str
     serves: tuple[str, ...]
     stages: tuple[Stage, ...]
     plan: LayerPlan = field(default_factory=LayerPlan)
 
+    def __post_init__(self) -> None:
+        for stage in self.stages:
+            if not stage.tasks or not set(stage.tasks) <= set(self.serves):
+                raise ValueError(f"stage {stage.name!r} learns {stage.tasks}; member {self.name!r} serves {self.serves}")
+
 
 @dataclass(frozen=True)
 class Method:
-    """A way of training all tasks. The members serve every task exactly once."""
+    """A way of training all tasks. The members serve every task exactly once; raises ValueError where two serve the same."""
 
     name: str
     members: tuple[Member, ...]
 
     def __post_init__(self) -> None:
-        served = [task for member in self.members for task in member.serves]
-        if len(served) != len(set(served)):
-            raise ValueError(f"method {self.name!r}: a task is served by two members: {served}")
+        if len(self.serves) != len(set(self.serves)):
+            raise ValueError(f"method {self.name!r}: a task is served by two members: {self.serves}")
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """The tasks of all members."""
+        return tuple(task for member in self.members for task in member.serves)
 
 
 HEADS = ("head:*",)

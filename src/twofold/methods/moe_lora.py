@@ -22,6 +22,8 @@ def build(
     scope: str = "linear",
 ) -> Method:
     """`experts` by name, each of `rank` unless `ranks` says otherwise; any `router` with its options; `scope` linear, block or model."""
+    if strangers := set(ranks or {}) - set(experts):
+        raise ValueError(f"moe_lora: ranks for {sorted(strangers)}, but the experts are {list(experts)}")
     bank = tuple(Expert(name, (ranks or {}).get(name, rank), alpha) for name in experts)
     plan = LayerPlan(bank, targets=targets, router=router, router_options=router_options or {}, scope=scope)
     stage = Stage("joint", tasks, ("expert:*", "router", *HEADS))

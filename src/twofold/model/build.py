@@ -28,7 +28,9 @@ def build_model(spec: ModelSpec, device: str | torch.device = "cpu") -> UnifiedM
 def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any) -> UnifiedModel:
     """Puts experts, routers and heads on a loaded backbone, which is frozen."""
     model.requires_grad_(False)
-    backbone = Backbone(model, pooling=spec.pooling, attention=spec.attention, precision=spec.precision)  # before injection: it proves packing on the bare model
+    backbone = Backbone(
+        model, pooling=spec.pooling, attention=spec.attention, precision=spec.precision
+    )  # before injection: it proves packing on the bare model
     limit = position_limit(model)
     tokens = TextTokens(
         tokenizer,
@@ -46,11 +48,15 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any) -> UnifiedModel:
     roster = spec.plan.roster(names)
 
     def bank(d_in: int, d_out: int, ranks: Mapping[str, int], scales: Mapping[str, float], layer: str) -> Bank:
-        built: Bank = plugins.build_plugin("banks", spec.plan.bank, spec.plan.bank_options, d_in=d_in, d_out=d_out, ranks=ranks, scales=scales, layer=layer, seed=spec.seed)
+        built: Bank = plugins.build_plugin(
+            "banks", spec.plan.bank, spec.plan.bank_options, d_in=d_in, d_out=d_out, ranks=ranks, scales=scales, layer=layer, seed=spec.seed
+        )
         return built.to(backbone.device)
 
     def router(d_in: int, key: str) -> Router:
-        built: Router = plugins.build_plugin("routers", spec.plan.router, spec.plan.router_options, d_in=d_in, roster=roster, tasks=names, seed=spec.seed, key=key)
+        built: Router = plugins.build_plugin(
+            "routers", spec.plan.router, spec.plan.router_options, d_in=d_in, roster=roster, tasks=names, seed=spec.seed, key=key
+        )
         return built.to(backbone.device)
 
     inject(model, spec.plan, names, bank, router)

@@ -6,7 +6,8 @@ Shapes: N texts or pairs, D features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,9 +32,12 @@ TOKEN_BUDGET = 4096
 """Tokens of one forward pass: enough for full speed on a CPU, small enough that its buffers are used again."""
 
 Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
+SomeTask = TypeVar("SomeTask", bound=Task)
 
 
-class Ranked(NamedTuple):
+@dataclass(frozen=True)
+class Ranked:
     """One document of a ranking."""
 
     index: int
@@ -45,20 +49,23 @@ class Ranked(NamedTuple):
 class UnifiedModel(nn.Module):
     """Made by `model.build.build_model` or `twofold.load`. Not for use from inside a running training step of the same thread."""
 
-    def __init__(self, spec: ModelSpec, backbone: Backbone, tokens: TextTokens, tasks: Mapping[str, Task], rerank_weight: float = 0.5) -> None:
+    def __init__(
+        self, spec: ModelSpec, backbone: Backbone, tokens: TextTokens, tasks: Mapping[str, Task], rerank_weight: float = 0.5
+    ) -> None:
         super().__init__()
         self.spec, self.tokens = spec, tokens
         self.backbone = backbone
         self.tasks = nn.ModuleDict(tasks)
         self.rerank_weight = rerank_weight
         """The share of the pair score when a pipeline interpolates it with the first stage; tuned on dev, saved with the model."""
+        self.training_tokens: TextTokens | None = None
         self.truncated = {"texts": 0, "pairs": 0}
         """How many texts and pairs were cut since the model was made."""
 
     @property
     def encoder(self) -> Encoder:
-        """What tasks work with."""
-        return Encoder(self.backbone, self.tokens)
+        """What tasks work with; while training, texts may be cut shorter (`training_tokens`)."""
+        return Encoder(self.backbone, self.training_tokens if self.training and self.training_tokens else self.tokens)
 
     @property
     def width(self) -> int:
@@ -66,9 +73,15 @@ class UnifiedModel(nn.Module):
         return self.backbone.width
 
     def encode(
-        self, texts: Sequence[str], *, prompt: str | None = None, dims: int | None = None, token_budget: int = TOKEN_BUDGET, progress: Progress | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        dims: int | None = None,
+        token_budget: int = TOKEN_BUDGET,
+        progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """Unit vectors (N, D) in fp32. `prompt` is "query" or "document" where the model has prompts; `dims` keeps the first so many features."""
+        """Unit vectors (N, D) in fp32. `prompt` is "query", "document" or none; `dims` keeps the first so many features."""
         task = self._task("retrieve", RetrieveTask)
         if prompt not in (None, "query", "document"):
             raise ValueError(f"prompt {prompt!r}: use 'query', 'document' or none")
@@ -88,7 +101,9 @@ class UnifiedModel(nn.Module):
         """`encode` with the document prompt."""
         return self.encode(texts, prompt="document")
 
-    def score(self, pairs: Sequence[tuple[str, str]], *, token_budget: int = TOKEN_BUDGET, progress: Progress | None = None) -> NDArray[np.float32]:
+    def score(
+        self, pairs: Sequence[tuple[str, str]], *, token_budget: int = TOKEN_BUDGET, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
         """(N,) raw scores of (query, document) pairs, read together by the cross-encoder."""
         task = self._task("rerank", RerankTask)
         _checked([text for pair in pairs for text in pair])
@@ -107,7 +122,8 @@ class UnifiedModel(nn.Module):
     def routings(self, texts: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Routing]:
         """What every layer's router decides for these texts (task retrieve) or pairs (task rerank), in the order of the packed stream."""
         pack = self.tokens.pairs(pairs) if pairs else self.tokens.texts(texts)
-        return self.backbone(pack, "rerank" if pairs else "retrieve")[1]
+        found: dict[str, Routing] = self.backbone(pack, "rerank" if pairs else "retrieve")[1]
+        return found
 
     def fold(self, task: str) -> None:
         """Merges a task's experts into the weights, where its routing is constant: the model then does that task only, at no extra cost."""
@@ -130,14 +146,16 @@ class UnifiedModel(nn.Module):
         rest = [(name, parameter) for name, parameter in self.backbone.model.named_parameters() if id(parameter) not in ids]
         return {**found, "backbone": rest}
 
-    def _task(self, name: str, kind: type[Task]) -> Task:
+    def _task(self, name: str, kind: type[SomeTask]) -> SomeTask:
         if name not in self.tasks:
             raise ValueError(f"this model was not made for {name!r}; it does {sorted(self.tasks)}")
         task = self.tasks[name]
         assert isinstance(task, kind)
         return task
 
-    def _windows(self, items: Sequence[object], pack: Callable[[Sequence[object]], Pack], what: str, progress: Progress | None) -> Iterator[Pack]:
+    def _windows(
+        self, items: Sequence[Item], pack: Callable[[Sequence[Item]], Pack], what: str, progress: Progress | None
+    ) -> Iterator[Pack]:
         """Packs of up to `WINDOW` items each; the consumer runs in inference mode, and the model in eval mode."""
         training = self.training
         self.eval()

@@ -5,8 +5,19 @@ A tie with it credits the extra rank, not the routing.
 
 from __future__ import annotations
 
+from torch import nn
+
 from twofold.core.routing import Roster
 from twofold.routers.soft import Activation, SoftRouter
+
+
+class FrozenRandomRouter(SoftRouter):
+    """A soft router whose parameters no stage trains."""
+
+    @property
+    def never_trained(self) -> tuple[nn.Parameter, ...]:
+        """What training leaves as it is, whatever a stage names."""
+        return tuple(self.parameters())
 
 
 def build(
@@ -19,7 +30,8 @@ def build(
     temperature: float = 1.0,
     total: float | None = None,
     std: float = 0.1,
-) -> SoftRouter:
+) -> FrozenRandomRouter:
     """`std` of the random scores' weights (wider than a learned router's start, so that the weights really differ)."""
     activate = Activation("softmax", temperature, total)
-    return SoftRouter(d_in, roster, activate, hidden=0, level=level, task_input=False, std=std, seed=seed, key=key).requires_grad_(False)
+    router = FrozenRandomRouter(d_in, roster, activate, hidden=0, level=level, task_input=False, std=std, seed=seed, key=key)
+    return router.requires_grad_(False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -32,7 +32,7 @@ class StepResult(NamedTuple):
     """What one task's share of an optimiser step did."""
 
     loss: float
-    """Mean loss over this process's examples."""
+    """Mean loss over this process's examples, or over all processes' where they meet in the loss."""
     tokens: int
     """Tokens that went through the backbone with a gradient."""
     truncated: int
@@ -53,14 +53,28 @@ RoutingLoss = Callable[[dict[str, Routing]], Tensor]
 """An auxiliary loss on what the routers decided in one pass."""
 
 
+@dataclass(frozen=True)
+class StepContext:
+    """What a task's step works with, besides its examples."""
+
+    encoder: Encoder
+    backward: Callable[[Tensor], None]
+    """Adds the gradient of a loss to `.grad`."""
+    world: World = field(default_factory=World)
+    token_budget: int = 8192
+    """About how many tokens go through the backbone at a time."""
+    weight: float = 1.0
+    """Factor of the task's loss."""
+    auxiliary: RoutingLoss | None = None
+    """Added to the loss, as its mean over the texts; not multiplied by `weight`."""
+
+
 class Task(nn.Module, ABC):
     """One job of the model."""
 
     @abstractmethod
-    def step(
-        self, encoder: Encoder, examples: Sequence[Example], *, world: World, token_budget: int, weight: float, backward: Callable[[Tensor], None], auxiliary: RoutingLoss | None
-    ) -> StepResult:
-        """Runs `examples` forward and backward, at most about `token_budget` tokens at a time; gradients are left in `.grad`.
+    def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
+        """Runs `examples` forward and backward; gradients are left in `.grad`.
 
         Summed over all processes they are the gradient of `weight` times the mean loss over all their examples.
         """
@@ -71,14 +85,27 @@ class Task(nn.Module, ABC):
         """The evaluation row that says how good the task is: "dense" or "reranked"."""
 
 
-def run_chunks(encoder: Encoder, pack: Pack, task: str, token_budget: int, head: Callable[[Tensor, Pack], Tensor]) -> tuple[Tensor, list[dict[str, Routing]]]:
-    """`head(hidden_TD, chunk)` → (S, …) over chunks of the pack, put together in the caller's order; and each chunk's routings."""
-    outputs, positions, routings = [], [], []
+def run_chunks(
+    encoder: Encoder,
+    pack: Pack,
+    task: str,
+    token_budget: int,
+    head: Callable[[Tensor, Pack], Tensor],
+    auxiliary: RoutingLoss | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """`head(hidden_TD, chunk)` → (S, …) over chunks of the pack, put together in the caller's order.
+
+    And the auxiliary loss, if there is one: the mean over the texts of what it is in each text's chunk.
+    """
+    outputs: list[Tensor] = []
+    extras: list[Tensor] = []
+    positions: list[int] = []
     for chunk, at in split(pack, token_budget):
-        hidden_TD, routing = encoder.backbone(chunk, task)
+        hidden_TD, routings = encoder.backbone(chunk, task)
         outputs.append(head(hidden_TD, chunk))
         positions.extend(at)
-        routings.append(routing)
+        if auxiliary is not None:
+            extras.append(auxiliary(routings) * len(at))
     back = torch.empty(len(positions), dtype=torch.long)
     back[torch.tensor(positions)] = torch.arange(len(positions))
-    return torch.cat(outputs)[back.to(outputs[0].device)], routings
+    return torch.cat(outputs)[back.to(outputs[0].device)], torch.stack(extras).sum() / len(positions) if extras else None

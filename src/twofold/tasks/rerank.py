@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from twofold import losses
 from twofold.backbone.packed import Pack
 from twofold.records import Example
-from twofold.tasks import Encoder, RoutingLoss, StepResult, Task, World, run_chunks
+from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, run_chunks
 
 NAME = "rerank"
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": losses.listwise_softmax, "ranknet": losses.ranknet, "bce": losses.pointwise_bce}
-TEACHER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"margin_mse": losses.margin_mse, "kl": losses.listwise_kl}
+ListLoss = Callable[[Tensor, Tensor], Tensor]
+LOSSES: dict[str, ListLoss] = {"softmax": losses.listwise_softmax, "ranknet": losses.ranknet, "bce": losses.pointwise_bce}
+TEACHER_LOSSES: dict[str, ListLoss] = {"margin_mse": losses.margin_mse, "kl": losses.listwise_kl}
 
 
 class RerankTask(Task):
@@ -33,6 +34,8 @@ class RerankTask(Task):
             raise ValueError(f"rerank head {head!r}: use 'cosine', 'linear' or 'both'")
         if loss not in {*LOSSES, *TEACHER_LOSSES}:
             raise ValueError(f"rerank loss {loss!r}: use one of {sorted({*LOSSES, *TEACHER_LOSSES})}")
+        if scale <= 0:
+            raise ValueError(f"rerank scale {scale}: what the cosine is multiplied by is above 0")
         self.head, self.loss_name, self.teacher_weight = head, loss, teacher_weight
         self.log_scale = nn.Parameter(torch.tensor(scale).log()) if head != "linear" else None
         self.linear = nn.Linear(2 * width, 1) if head != "cosine" else None
@@ -51,8 +54,8 @@ class RerankTask(Task):
         if self.log_scale is not None:
             score_P = score_P + self.log_scale.exp() * (query_PD * document_PD).sum(-1)
         if self.linear is not None:
-            width = query_PD.shape[-1] ** 0.5  # products of unit vectors are small: back to the size of features
-            features = torch.cat([query_PD * document_PD * width, (query_PD - document_PD).abs()], dim=-1) * width
+            root = query_PD.shape[-1] ** 0.5  # features of unit vectors are small: back to about 1 each
+            features = torch.cat([query_PD * document_PD * root, (query_PD - document_PD).abs()], dim=-1) * root
             score_P = score_P + F.linear(features, self.linear.weight.float(), self.linear.bias.float()).squeeze(-1)
         return score_P
 
@@ -62,22 +65,19 @@ class RerankTask(Task):
         def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
             return self.score_hidden(encoder.backbone.pool(hidden_TD, chunk, part=1), encoder.backbone.pool(hidden_TD, chunk, part=2))
 
-        score_P, routings = run_chunks(encoder, pack, NAME, token_budget, head)
-        return score_P, None if auxiliary is None else torch.stack([auxiliary(routing) for routing in routings]).mean()
+        return run_chunks(encoder, pack, NAME, token_budget, head, auxiliary)
 
-    def step(
-        self, encoder: Encoder, examples: Sequence[Example], *, world: World, token_budget: int, weight: float, backward: Callable[[Tensor], None], auxiliary: RoutingLoss | None
-    ) -> StepResult:
+    def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
         """Lists are independent of one another, so each chunk of lists goes backward by itself and memory is bounded."""
         total, tokens, truncated = 0.0, 0, 0
-        n = len(examples) * world.size
-        for group in self._groups(encoder, examples, token_budget):
+        encoder, n = context.encoder, len(examples) * context.world.size
+        for group in self._groups(encoder, examples, context.token_budget):
             pack = encoder.tokens.pairs([(example.query, text) for example in group for text in example.documents])
-            score_P, extra = self.scores(encoder, pack, token_budget, auxiliary)
+            score_P, extra = self.scores(encoder, pack, context.token_budget, context.auxiliary)
             lists = score_P.split([len(example.documents) for example in group])
             loss = torch.stack([self.list_loss(score_L, example) for score_L, example in zip(lists, group, strict=True)]).sum()
-            share = loss * weight / n
-            backward(share if extra is None else share + extra * len(group) / n)
+            share = loss * context.weight / n
+            context.backward(share if extra is None else share + extra * len(group) / n)
             total, tokens, truncated = total + float(loss.detach()), tokens + pack.tokens, truncated + pack.truncated
         return StepResult(total / len(examples), tokens, truncated)
 
@@ -93,11 +93,12 @@ class RerankTask(Task):
         return loss if teacher_L is None or not self.teacher_weight else loss + self.teacher_weight * losses.listwise_kl(score_L, teacher_L)
 
     def _groups(self, encoder: Encoder, examples: Sequence[Example], token_budget: int) -> list[list[Example]]:
-        """Lists put together up to about the token budget, sized by their longest possible pairs."""
+        """Lists put together up to about the token budget, by an estimate: four characters are about a token."""
         longest = encoder.tokens.pair_length
         sizes = [sum(min(longest, 8 + (len(example.query) + len(text)) // 4) for text in example.documents) for example in examples]
-        ends = list(itertools.accumulate(sizes))
-        return [[examples[i] for i in members] for _, members in itertools.groupby(range(len(examples)), key=lambda i: (ends[i] - 1) // max(token_budget, 1))]
+        chunks = [(end - 1) // max(token_budget, 1) for end in itertools.accumulate(sizes)]
+        pairs = zip(chunks, examples, strict=True)
+        return [[example for _, example in members] for _, members in itertools.groupby(pairs, key=lambda pair: pair[0])]
 
 
 def build(*, width: int, head: str = "cosine", loss: str = "softmax", scale: float = 20.0, teacher_weight: float = 0.0) -> RerankTask:

@@ -6,7 +6,7 @@ Shapes: N queries, M documents of the batch, D features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from twofold import losses
 from twofold.backbone.packed import Pack, split
 from twofold.records import Example
-from twofold.tasks import Encoder, RoutingLoss, StepResult, Task, World, run_chunks
+from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, World, run_chunks
 
 NAME = "retrieve"
 
@@ -24,7 +24,14 @@ class RetrieveTask(Task):
     """No head: the vector is the pooled hidden state, made unit length."""
 
     def __init__(
-        self, *, temperature: float, margin: float | None, dims: tuple[int, ...], query_negatives: bool, document_negatives: bool, cache_tokens: int
+        self,
+        *,
+        temperature: float,
+        margin: float | None,
+        dims: tuple[int, ...],
+        query_negatives: bool,
+        document_negatives: bool,
+        cache_tokens: int,
     ) -> None:
         super().__init__()
         self.temperature, self.margin, self.dims = temperature, margin, dims
@@ -34,77 +41,65 @@ class RetrieveTask(Task):
     def measure(self) -> str:
         return "dense"
 
-    def vectors(self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None) -> tuple[Tensor, Tensor | None]:
+    def vectors(
+        self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Unit vectors (S, D) in fp32 in the caller's order, and the auxiliary loss of the passes if there is one."""
 
         def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
             return F.normalize(encoder.backbone.pool(hidden_TD, chunk), dim=-1)
 
-        vector_SD, routings = run_chunks(encoder, pack, NAME, token_budget, head)
-        extra = None if auxiliary is None else torch.stack([auxiliary(routing) for routing in routings]).mean()
-        return vector_SD, extra
+        return run_chunks(encoder, pack, NAME, token_budget, head, auxiliary)
 
-    def step(
-        self, encoder: Encoder, examples: Sequence[Example], *, world: World, token_budget: int, weight: float, backward: Callable[[Tensor], None], auxiliary: RoutingLoss | None
-    ) -> StepResult:
+    def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
         """Queries and documents in one batch; beyond `cache_tokens` tokens the gradients of the vectors are cached
         (GradCache, Gao et al. 2021, arXiv 2101.06983), so that memory is bounded by a chunk and not by the batch."""
-        queries = encoder.tokens.texts([example.query for example in examples], "query")
-        documents = encoder.tokens.texts([text for example in examples for text in example.documents], "document")
-        ids = [identity for example in examples for identity in example.document_ids]
-        tokens = queries.tokens + documents.tokens
-        if tokens > self.cache_tokens:
-            loss = self._step_cached(encoder, (queries, documents), ids, examples, world, token_budget, weight, backward, auxiliary)
-        else:
-            (query_ND, more), (document_MD, extra) = (self.vectors(encoder, pack, token_budget, auxiliary) for pack in (queries, documents))
-            loss = self.loss(query_ND, document_MD, ids, examples, world)
-            total = loss * weight if more is None or extra is None else loss * weight + (more + extra) / world.size
-            backward(total)
-        return StepResult(float(loss.detach()), tokens, queries.truncated + documents.truncated)
+        tokens = context.encoder.tokens
+        queries = tokens.texts([example.query for example in examples], "query")
+        documents = tokens.texts([text for example in examples for text in example.documents], "document")
+        size = queries.tokens + documents.tokens
+        step = self._step_direct if size <= self.cache_tokens else self._step_cached
+        loss = step((queries, documents), examples, context)
+        return StepResult(float(loss.detach()), size, queries.truncated + documents.truncated)
 
-    def _step_cached(
-        self,
-        encoder: Encoder,
-        packs: tuple[Pack, Pack],
-        ids: list[str],
-        examples: Sequence[Example],
-        world: World,
-        token_budget: int,
-        weight: float,
-        backward: Callable[[Tensor], None],
-        auxiliary: RoutingLoss | None,
-    ) -> Tensor:
-        with torch.no_grad():
-            query_ND, document_MD = (self.vectors(encoder, pack, token_budget)[0] for pack in packs)
-        leaves = [query_ND.requires_grad_(), document_MD.requires_grad_()]
-        loss = self.loss(query_ND, document_MD, ids, examples, world)
-        gradients = torch.autograd.grad(loss * weight, leaves)
-        for pack, gradient in zip(packs, gradients, strict=True):
-            for chunk, at in split(pack, token_budget):
-                vector_SD, extra = self.vectors(encoder, chunk, token_budget, auxiliary)
-                surrogate = (vector_SD * gradient[list(at)]).sum()
-                backward(surrogate if extra is None else surrogate + extra * len(at) / len(gradient) / world.size)
+    def _step_direct(self, packs: tuple[Pack, Pack], examples: Sequence[Example], context: StepContext) -> Tensor:
+        (query_ND, extra), (document_MD, more) = (
+            self.vectors(context.encoder, pack, context.token_budget, context.auxiliary) for pack in packs
+        )
+        loss = self.loss(query_ND, document_MD, examples, context.world)
+        total = loss * context.weight
+        context.backward(total if extra is None or more is None else total + (extra + more) / context.world.size)
         return loss
 
-    def loss(self, query_ND: Tensor, document_MD: Tensor, ids: Sequence[str], examples: Sequence[Example], world: World) -> Tensor:
-        """This process's share of the mean loss over all queries of all processes; only its own vectors carry a gradient."""
-        sizes = [len(example.documents) for example in examples]
-        first = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(query_ND.device)
-        if world.size > 1:
-            query_ND, document_MD, first, ids = self._gathered(query_ND, document_MD, first, ids, world)
-        index = {identity: i for i, identity in enumerate(dict.fromkeys(ids))}
-        identity_M = torch.tensor([index[identity] for identity in ids], device=query_ND.device)
-        same_NM = identity_M[first][:, None] == identity_M[None, :]
-        relevant_NM = same_NM if world.size > 1 else same_NM | self._judged(ids, examples, query_ND.device)
+    def _step_cached(self, packs: tuple[Pack, Pack], examples: Sequence[Example], context: StepContext) -> Tensor:
+        with torch.no_grad():
+            query_ND, document_MD = (self.vectors(context.encoder, pack, context.token_budget)[0] for pack in packs)
+        leaves = [query_ND.requires_grad_(), document_MD.requires_grad_()]
+        loss = self.loss(query_ND, document_MD, examples, context.world)
+        gradients = torch.autograd.grad(loss * context.weight, leaves)
+        for pack, gradient_SD in zip(packs, gradients, strict=True):
+            for chunk, at in split(pack, context.token_budget):
+                vector_SD, extra = self.vectors(context.encoder, chunk, context.token_budget, context.auxiliary)
+                surrogate = (vector_SD * gradient_SD[list(at)]).sum()
+                share = len(at) / len(gradient_SD) / context.world.size
+                context.backward(surrogate if extra is None else surrogate + extra * share)
+        return loss
+
+    def loss(self, query_ND: Tensor, document_MD: Tensor, examples: Sequence[Example], world: World) -> Tensor:
+        """The mean loss over all queries of all processes, of which only this process's own vectors carry a gradient.
+
+        Every process computes the whole of it, so their gradients are to be summed, not averaged.
+        """
+        query_ND, document_MD, positive_N, relevant_NM = _gathered(query_ND, document_MD, examples, world)
         views = losses.matryoshka(query_ND, document_MD, self.dims) if self.dims else [(query_ND, document_MD)]
         parts = [
             losses.info_nce(
                 query,
                 document,
-                first,
+                positive_N,
                 temperature=self.temperature,
                 margin=self.margin,
-                same_NM=relevant_NM,
+                relevant_NM=relevant_NM,
                 query_negatives=self.query_negatives,
                 document_negatives=self.document_negatives,
             ).mean()
@@ -112,26 +107,31 @@ class RetrieveTask(Task):
         ]
         return torch.stack(parts).mean()
 
-    def _judged(self, ids: Sequence[str], examples: Sequence[Example], device: torch.device) -> Tensor:
-        """(N, M) True where a document of the batch is known to be relevant to a query."""
-        rows = []
-        for example in examples:
-            known = {identity for identity, grade in zip(example.document_ids, example.grades, strict=True) if grade > 0}
-            rows.append([identity in known for identity in ids])
-        return torch.tensor(rows, device=device)
 
-    def _gathered(self, query_ND: Tensor, document_MD: Tensor, first_N: Tensor, ids: Sequence[str], world: World) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """All processes' vectors, one's own with gradient. Every process sees the whole loss, so gradients are to be summed, not averaged."""
-        m, n = len(document_MD), len(query_ND)
-        everyone = []
-        for own, size in ((query_ND, n), (document_MD, m)):
-            gathered = world.gather(own.detach())
-            if len(gathered) != size * world.size:
-                raise ValueError(f"processes hold different numbers of texts ({size} here, {len(gathered)} in {world.size}): give every example the same number of negatives")
-            everyone.append(torch.cat([gathered[: world.rank * size], own, gathered[(world.rank + 1) * size :]]))
-        firsts = torch.cat([first_N + rank * m for rank in range(world.size)])
-        digest = torch.tensor([_digest(identity) for identity in ids], device=query_ND.device)
-        return everyone[0], everyone[1], firsts, [str(value) for value in world.gather(digest).tolist()]
+def _gathered(query_ND: Tensor, document_MD: Tensor, examples: Sequence[Example], world: World) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries and documents of all processes, each query's positive, and which documents are known to be relevant to it.
+
+    Raises ValueError where processes hold different numbers of texts.
+    """
+    device, n, m = query_ND.device, len(query_ND), len(document_MD)
+    sizes = world.gather(torch.tensor([n, m], device=device)).view(-1, 2)
+    if bool((sizes != sizes[0]).any()):
+        raise ValueError(f"processes hold different numbers of queries and documents: {sizes.tolist()}; give all the same")
+    first_N = torch.tensor([0, *(len(example.documents) for example in examples[:-1])], device=device).cumsum(0)
+    positive_N = world.gather(first_N + world.rank * m)
+    id_M = world.gather(torch.tensor([_digest(identity) for example in examples for identity in example.document_ids], device=device))
+    rows = []
+    for example in examples:
+        known = [identity for identity, grade in zip(example.document_ids, example.grades, strict=True) if grade > 0]
+        rows.append(torch.isin(id_M, torch.tensor([_digest(identity) for identity in (example.document_ids[0], *known)], device=device)))
+    relevant_NM = world.gather(torch.stack(rows).to(torch.uint8)).bool()
+    return _spliced(query_ND, world), _spliced(document_MD, world), positive_N, relevant_NM
+
+
+def _spliced(own: Tensor, world: World) -> Tensor:
+    """All processes' vectors in order, one's own with its gradient."""
+    everyone, n = world.gather(own.detach()), len(own)
+    return torch.cat([everyone[: world.rank * n], own, everyone[(world.rank + 1) * n :]])
 
 
 def _digest(identity: str) -> int:
@@ -141,7 +141,7 @@ def _digest(identity: str) -> int:
 
 def build(
     *,
-    width: int,  # noqa: ARG001 (retrieval has no head)
+    width: int,
     temperature: float = 0.05,
     margin: float | None = 0.1,
     dims: Sequence[int] = (),
@@ -150,8 +150,15 @@ def build(
     cache_tokens: int = 16384,
 ) -> RetrieveTask:
     """`temperature` of InfoNCE; `margin` of the false-negative mask (negative: none); `dims`: Matryoshka sizes;
-    `query_negatives`, `document_negatives`: Qwen3-Embedding's further negatives; `cache_tokens`: gradient caching above."""
-    mask = None if margin is None or margin < 0 else margin
+    `query_negatives`, `document_negatives`: Qwen3-Embedding's further negatives; `cache_tokens`: gradient caching above.
+    Raises ValueError for a temperature that is not positive and sizes that vectors of `width` features do not have."""
+    if temperature <= 0 or not all(0 < size <= width for size in dims):
+        raise ValueError(f"retrieve: temperature {temperature}, dims {list(dims)}; use a temperature above 0 and dims from 1 to {width}")
     return RetrieveTask(
-        temperature=temperature, margin=mask, dims=tuple(dims), query_negatives=query_negatives, document_negatives=document_negatives, cache_tokens=cache_tokens
+        temperature=temperature,
+        margin=None if margin is None or margin < 0 else margin,
+        dims=tuple(dims),
+        query_negatives=query_negatives,
+        document_negatives=document_negatives,
+        cache_tokens=cache_tokens,
     )

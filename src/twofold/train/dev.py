@@ -14,7 +14,7 @@ from twofold.data.splits import bucket
 from twofold.evaluate.measures import mean, per_query
 from twofold.evaluate.reranking import rerank_run, tune_weight
 from twofold.evaluate.retrieval import dense_run, judged
-from twofold.evaluate.runs import top
+from twofold.evaluate.runs import drop_own_id, top
 from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
 from twofold.ranking import Bm25, interpolate
@@ -42,7 +42,7 @@ class DevSet:
         keep = {document for run in (qrels, candidates) for row in run.values() for document in row}
         corpus = dataset.corpus.select(identity for identity in dataset.corpus.ids if identity in keep)
         small = replace(dataset, corpus=corpus, judged={**dataset.judged, "dev": qrels})
-        return cls(small, top(candidates, rerank_depth), rerank_depth)
+        return cls(small, top(drop_own_id(candidates, qrels)[0], rerank_depth), rerank_depth)
 
     def look(self, model: UnifiedModel) -> dict[str, float]:
         """Task → nDCG@10 of one model, for the tasks that it has."""

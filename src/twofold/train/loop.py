@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from twofold.config import OptimConfig, TaskConfig
 from twofold.data.mixing import ExampleSource
-from twofold.errors import TwofoldError
-from twofold.methods import Member, Stage
+from twofold.errors import TrainingStopped
+from twofold.methods import Gradients, Member, Stage
 from twofold.model.unified import UnifiedModel
-from twofold.tasks import Task, World
-
-
-class TrainingStopped(TwofoldError, RuntimeError):
-    """Training ended before its last step: the loss was not a number, or the process was asked to stop. The last good checkpoint stands."""
+from twofold.tasks import StepContext, StepResult, Task, World
+from twofold.train.stages import Groups, make_optimiser, rate_factor, set_rates, spans, trainable
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one optimiser step did; a line of the log. It holds no times, so that equal runs write equal logs."""
+    """What one optimiser step did, over all processes; a line of the log. It holds no times, so that equal runs write equal logs."""
 
     step: int
     stage: str
@@ -41,7 +37,7 @@ class StepReport:
     truncated: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
     """How far training is, and at what pace; for people only."""
 
@@ -69,13 +65,14 @@ class LoopState:
     step: int = 0
     """Optimiser steps done, over all stages."""
     best: float = -math.inf
+    """The best mean on dev so far."""
     stale: int = 0
-    """Looks at dev since the best one."""
+    """Looks at dev since then."""
     stopped: bool = False
     """Ended early for lack of progress on dev."""
     tokens: int = 0
+    truncated: int = 0
     log_bytes: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,146 +88,136 @@ class Hooks:
     progress: Callable[[Progress], None] = lambda _: None
 
 
-def fit(
-    model: UnifiedModel,
-    member: Member,
-    sources: Mapping[str, ExampleSource],
-    tasks: Mapping[str, TaskConfig],
-    optim: OptimConfig,
-    seed: int,
-    accelerator: Accelerator,
-    state: LoopState,
-    hooks: Hooks,
-) -> LoopState:
-    """Trains `model` through the member's stages, from `state` on. Raises TrainingStopped as said there."""
-    world = World(accelerator.process_index, accelerator.num_processes, accelerator.gather if accelerator.num_processes > 1 else World.gather)
-    ends = stage_ends(member, optim.steps)
-    begun, first = time.monotonic(), state.step
-    tokens_before = state.tokens
+@dataclass(frozen=True)
+class Setup:
+    """What stays the same over all steps of one member's training."""
+
+    model: UnifiedModel
+    member: Member
+    sources: Mapping[str, ExampleSource]
+    """Task → where its examples come from."""
+    tasks: Mapping[str, TaskConfig]
+    optim: OptimConfig
+    seed: int
+    accelerator: Accelerator
+
+    @property
+    def world(self) -> World:
+        """The processes that train together."""
+        size = self.accelerator.num_processes
+        return World(self.accelerator.process_index, size, self.accelerator.gather) if size > 1 else World()
+
+
+def fit(setup: Setup, state: LoopState, hooks: Hooks) -> LoopState:
+    """Trains the model through the member's stages, from `state` on, and leaves it in eval mode. Raises TrainingStopped as said there."""
+    model, steps = setup.model, setup.optim.steps
+    begun, first, tokens = time.monotonic(), state.step, state.tokens
     model.train()
-    with stop_signals() as asked:
-        for stage, start, end in ends:
-            if state.step >= end or state.stopped:
-                continue
-            chosen = trainable(model, stage)
-            optimiser, schedule = _optimiser(chosen, optim, end - start)
-            hooks.resume(stage, optimiser)
-            for _ in range(state.step - start):
-                schedule.step()
-            while state.step < end and not state.stopped:
-                report = _step(model, stage, chosen, sources, tasks, optim, seed, accelerator, world, state.step, optimiser)
-                schedule.step()
-                state.step += 1
-                state.tokens += report.tokens
-                if stage.after_step is not None:
-                    stage.after_step(model, state.step)
-                hooks.after_step(state, report, optimiser)
-                hooks.progress(Progress(state.step - first, ends[-1][2] - first, state.tokens - tokens_before, time.monotonic() - begun, report))
-                if asked and state.step < ends[-1][2]:
-                    hooks.save(state, optimiser)
-                    raise TrainingStopped(f"stopped by signal {asked[0]} after step {state.step}; start it again with --resume")
-    model.eval()
+    try:
+        with stop_signals() as asked:
+            for stage, start, end in spans(setup.member, steps):
+                if state.step >= end or state.stopped:
+                    continue
+                chosen = trainable(model, stage)
+                optimiser = make_optimiser(chosen, setup.optim)
+                hooks.resume(stage, optimiser)
+                while state.step < end and not state.stopped:
+                    factor = rate_factor(setup.optim, state.step - start, end - start)
+                    report = _step(setup, stage, chosen, optimiser, state.step, factor)
+                    state.step += 1
+                    state.tokens += report.tokens
+                    state.truncated += report.truncated
+                    if stage.after_step is not None:
+                        stage.after_step(model, state.step)
+                    hooks.after_step(state, report, optimiser)
+                    hooks.progress(Progress(state.step - first, steps - first, state.tokens - tokens, time.monotonic() - begun, report))
+                    if any(_summed([len(asked)], setup.accelerator)):
+                        hooks.save(state, optimiser)
+                        reason = asked[0] if asked else "a signal to another process"
+                        raise TrainingStopped(f"stopped by {reason} after step {state.step}; start it again with --resume")
+    finally:
+        model.eval()
     return state
 
 
-def stage_ends(member: Member, steps: int) -> list[tuple[Stage, int, int]]:
-    """(stage, first step, step after the last) of a member whose stages share `steps`."""
-    whole = sum(stage.share for stage in member.stages)
-    ends, done = [], 0.0
-    for stage in member.stages:
-        start = round(done / whole * steps)
-        done += stage.share
-        ends.append((stage, start, round(done / whole * steps)))
-    return ends
-
-
-def trainable(model: UnifiedModel, stage: Stage) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """The parameter groups that a stage trains; exactly their parameters require a gradient afterwards. Raises ValueError for an unused pattern."""
-    groups = model.groups()
-    chosen = {group: members for group, members in groups.items() if members and any(fnmatch.fnmatch(group, pattern) for pattern in stage.trains)}
-    heads = {f"head:{task}" for task in stage.tasks}
-    chosen = {group: members for group, members in chosen.items() if not group.startswith("head:") or group in heads}
-    for pattern in stage.trains:
-        if pattern not in ("head:*", "router") and not any(fnmatch.fnmatch(group, pattern) for group in chosen):
-            raise ValueError(f"stage {stage.name!r} trains {pattern!r}, which is none of {sorted(groups)}")
-    ids = {id(parameter) for members in chosen.values() for _, parameter in members}
-    frozen = {id(parameter) for layer in model.modules() for parameter in getattr(layer, "never_trained", ())}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in ids and id(parameter) not in frozen)
-    return chosen
-
-
-def _optimiser(chosen: Mapping[str, list[tuple[str, nn.Parameter]]], optim: OptimConfig, steps: int) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    def rate(group: str) -> float:
-        part = {"expert": "experts", "head": "heads"}.get(group.partition(":")[0], group)
-        return optim.rate(part)  # type: ignore[arg-type]
-
-    groups = [{"params": [parameter for _, parameter in members], "lr": rate(group), "name": group} for group, members in chosen.items()]
-    optimiser = torch.optim.AdamW(groups, weight_decay=optim.weight_decay)
-    warm = max(round(optim.warmup * steps), 1)
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return (step + 1) / warm
-        done = (step - warm) / max(steps - warm, 1)
-        return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[optim.schedule]
-
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-
-
-def _step(
-    model: UnifiedModel,
-    stage: Stage,
-    chosen: Mapping[str, list[tuple[str, nn.Parameter]]],
-    sources: Mapping[str, ExampleSource],
-    tasks: Mapping[str, TaskConfig],
-    optim: OptimConfig,
-    seed: int,
-    accelerator: Accelerator,
-    world: World,
-    step: int,
-    optimiser: torch.optim.Optimizer,
-) -> StepReport:
-    named = {name: parameter for members in chosen.values() for name, parameter in members}
-    loss, tokens, truncated, kept = {}, 0, 0, []
-    for task in stage.tasks:
-        settings = tasks[task]
-        examples = sources[task].batch(task, step, settings.batch, settings.negatives, seed, world.rank, world.size)
-        module = model.tasks[task]
-        assert isinstance(module, Task)
-        result = module.step(
-            model.encoder, examples, world=world, token_budget=optim.token_budget, weight=settings.weight, backward=accelerator.backward, auxiliary=stage.auxiliary
-        )
-        loss[task], tokens, truncated = result.loss, tokens + result.tokens, truncated + result.truncated
-        if not math.isfinite(result.loss):
-            raise TrainingStopped(f"step {step + 1}: the {task} loss is {result.loss}; lower optim.lr, or look at the batch of this step")
-        if stage.combine is not None:
-            kept.append({name: parameter.grad for name, parameter in named.items() if parameter.grad is not None})
-            optimiser.zero_grad(set_to_none=True)
-    if stage.combine is not None:
-        for name, gradient in stage.combine(kept).items():
-            named[name].grad = gradient
-    if world.size > 1:
-        sum_gradients(list(named.values()), accelerator)
+def _step(setup: Setup, stage: Stage, chosen: Groups, optimiser: torch.optim.Optimizer, step: int, factor: float) -> StepReport:
+    """One batch of every task of the stage, forward and backward; then one update of the weights."""
+    rate = set_rates(optimiser, factor)
+    results = _gradients(setup, stage, {name: parameter for members in chosen.values() for name, parameter in members}, step)
+    sums = [sum(result.tokens for result in results.values()), sum(result.truncated for result in results.values())]
+    tokens, truncated, *losses = _summed([*sums, *(result.loss for result in results.values())], setup.accelerator)
+    loss = {task: value / setup.accelerator.num_processes for task, value in zip(results, losses, strict=True)}
+    for task, value in loss.items():
+        if not math.isfinite(value):
+            raise TrainingStopped(f"step {step + 1}: the {task} loss is {value}; lower optim.lr, or look at the batch of this step")
     norm = {}
     for group, members in chosen.items():
-        norm[group] = float(torch.nn.utils.clip_grad_norm_([parameter for _, parameter in members], optim.clip))
+        norm[group] = float(torch.nn.utils.clip_grad_norm_([parameter for _, parameter in members], setup.optim.clip))
         if not math.isfinite(norm[group]):
-            raise TrainingStopped(f"step {step + 1}: the gradient of {group} is not finite; lower optim.lr. Nothing of this step was applied")
-    rate = {group["name"]: float(group["lr"]) for group in optimiser.param_groups}
+            raise TrainingStopped(
+                f"step {step + 1}: the gradient of {group} is not finite; lower optim.lr. Nothing of this step was applied"
+            )
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return StepReport(step + 1, stage.name, loss, norm, rate, tokens, truncated)
+    return StepReport(step + 1, stage.name, loss, norm, rate, int(tokens), int(truncated))
 
 
-def sum_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
-    """Adds every parameter's gradient over all processes; one that a process did not use counts as zero, so none can fail."""
-    parts: list[Tensor] = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters if p.requires_grad]
-    flat = torch.cat([part.flatten().float() for part in parts])
-    flat = accelerator.reduce(flat, reduction="sum")
-    used = [p for p in parameters if p.requires_grad]
-    for parameter, piece in zip(used, flat.split([p.numel() for p in used]), strict=True):
-        parameter.grad = piece.view_as(parameter).to(parameter.dtype)
+def _gradients(setup: Setup, stage: Stage, named: Mapping[str, nn.Parameter], step: int) -> dict[str, StepResult]:
+    """Leaves in `.grad` the tasks' gradients over all processes, combined as the stage says."""
+    results: dict[str, StepResult] = {}
+    kept: list[Gradients] = []
+    for task in stage.tasks:
+        results[task] = _task_step(setup, stage, task, step)
+        if stage.combine is not None:
+            sum_gradients(list(named.values()), setup.accelerator)
+            kept.append({name: parameter.grad for name, parameter in named.items() if parameter.grad is not None})
+            for parameter in named.values():
+                parameter.grad = None
+    if stage.combine is None:
+        sum_gradients(list(named.values()), setup.accelerator)
+    else:
+        for name, gradient in stage.combine(kept).items():
+            named[name].grad = gradient
+    return results
+
+
+def _task_step(setup: Setup, stage: Stage, task: str, step: int) -> StepResult:
+    settings, world, module = setup.tasks[task], setup.world, setup.model.tasks[task]
+    assert isinstance(module, Task)
+    examples = setup.sources[task].batch(task, step, settings.batch, settings.negatives, setup.seed, world.rank, world.size)
+    context = StepContext(
+        setup.model.encoder,
+        setup.accelerator.backward,
+        world,
+        token_budget=setup.optim.token_budget,
+        weight=settings.weight,
+        auxiliary=stage.auxiliary,
+    )
+    return module.step(examples, context)
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
+    """Adds every parameter's gradient over all processes; one that a process did not use counts as zero there, so none can fail.
+
+    What no process used keeps no gradient, as when training alone.
+    """
+    if accelerator.num_processes == 1:
+        return
+    used = [parameter for parameter in parameters if parameter.requires_grad]
+    parts = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in used]
+    present = torch.tensor([float(parameter.grad is not None) for parameter in used], device=accelerator.device)
+    flat = accelerator.reduce(torch.cat([present, *(part.flatten().float() for part in parts)]), reduction="sum")
+    anywhere, *pieces = flat.split([len(used), *(parameter.numel() for parameter in used)])
+    for parameter, count, piece in zip(used, anywhere.tolist(), pieces, strict=True):
+        parameter.grad = piece.view_as(parameter).to(parameter.dtype) if count else None
+
+
+def _summed(values: Sequence[float], accelerator: Accelerator) -> list[float]:
+    """The sums of numbers over all processes."""
+    if accelerator.num_processes == 1:
+        return list(values)
+    total: list[float] = accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), reduction="sum").tolist()
+    return total
 
 
 @contextmanager

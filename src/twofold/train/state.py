@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,66 +13,77 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from twofold.checkpoint import Generations, load_tensors, save_tensors
+from twofold.checkpoint import load_tensors, save_tensors
 from twofold.errors import CheckpointError
 from twofold.train.loop import LoopState
 
+WEIGHTS, OPTIMISER, RANDOM, STATE = "weights.safetensors", "optimiser.safetensors", "random.safetensors", "state.json"
+Parameters = Mapping[str, nn.Parameter]
 
-def write_state(folder: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, state: LoopState, must_match: dict[str, Any]) -> None:
-    """Writes one generation's files into `folder`: weights.safetensors, optimiser.safetensors, random.safetensors, state.json."""
-    save_tensors(folder / "weights.safetensors", {name: parameter.detach() for name, parameter in parameters.items()})
-    save_tensors(folder / "optimiser.safetensors", optimiser_tensors(parameters, optimiser) or {"empty": torch.zeros(1)})
+
+def write_state(
+    folder: Path, weights: Mapping[str, Tensor], optimiser: Mapping[str, Tensor], state: LoopState, must_match: Mapping[str, Any]
+) -> None:
+    """Writes one generation's files into `folder`. `optimiser` is as `optimiser_tensors` gives it."""
+    save_tensors(folder / WEIGHTS, weights)
+    save_tensors(folder / OPTIMISER, optimiser)
     draws = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
-        draws |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    save_tensors(folder / "random.safetensors", draws)
-    plain = {"state": asdict(state), "must_match": must_match, "python": _python_random(), "numpy": _numpy_random()}
-    (folder / "state.json").write_text(json.dumps(plain, indent=1))
+        draws |= {f"cuda{i}": own for i, own in enumerate(torch.cuda.get_rng_state_all())}
+    save_tensors(folder / RANDOM, draws)
+    plain = {"state": asdict(state), "must_match": dict(must_match), "python": _python_random(), "numpy": _numpy_random()}
+    (folder / STATE).write_text(json.dumps(plain, indent=1), encoding="utf-8")
 
 
-def read_state(folder: Path, parameters: dict[str, nn.Parameter], must_match: dict[str, Any]) -> LoopState:
-    """Puts weights and random states back. Raises CheckpointError naming everything that differs from when it was written."""
-    plain = json.loads((folder / "state.json").read_text())
+def read_state(folder: Path, weights: Mapping[str, Tensor], must_match: Mapping[str, Any]) -> LoopState:
+    """Puts weights (into the tensors given) and random states back.
+
+    Raises CheckpointError naming everything that differs from when the checkpoint was written.
+    """
+    plain = json.loads((folder / STATE).read_text(encoding="utf-8"))
     before = plain["must_match"]
-    differing = [f"{key} was {before.get(key)!r} and is {value!r}" for key, value in must_match.items() if before.get(key) != value]
+    keys = dict.fromkeys([*before, *must_match])
+    differing = [f"{key} was {before.get(key)!r} and is {must_match.get(key)!r}" for key in keys if before.get(key) != must_match.get(key)]
     if differing:
         raise CheckpointError(f"{folder}: cannot go on from here exactly: {'; '.join(differing)}")
-    weights = load_tensors(folder / "weights.safetensors")
-    if weights.keys() != parameters.keys():
-        raise CheckpointError(f"{folder / 'weights.safetensors'}: holds other parameters: {sorted(weights.keys() ^ parameters.keys())[:4]}")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    draws = load_tensors(folder / "random.safetensors")
+    restore_weights(folder / WEIGHTS, weights)
+    draws = load_tensors(folder / RANDOM)
     torch.set_rng_state(draws["torch"])
     if torch.cuda.is_available() and "cuda0" in draws:
         torch.cuda.set_rng_state_all([draws[f"cuda{i}"] for i in range(torch.cuda.device_count())])
     version, internal, gauss = plain["python"]
     random.setstate((version, tuple(internal), gauss))
-    np.random.set_state((plain["numpy"][0], np.array(plain["numpy"][1], dtype=np.uint32), *plain["numpy"][2:]))
+    kind, keys_624, *rest = plain["numpy"]
+    np.random.set_state((kind, np.array(keys_624, dtype=np.uint32), *rest))
     return LoopState(**plain["state"])
 
 
-def optimiser_tensors(parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def restore_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Copies saved tensors into those given. Raises CheckpointError where they are not the same ones, by name and shape."""
+    saved = load_tensors(path)
+    shapes, there = ({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (weights, saved))
+    if shapes != there:
+        other = sorted(name for name in shapes.keys() | there.keys() if shapes.get(name) != there.get(name))
+        raise CheckpointError(f"{path}: holds other weights than this model: {', '.join(other[:4])}{' …' * (len(other) > 4)}")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            tensor.copy_(saved[name])
+
+
+def optimiser_tensors(parameters: Parameters, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """`PARAMETER/KEY` → the optimiser's tensors, by parameter name and not by position."""
     names = {id(parameter): name for name, parameter in parameters.items()}
     return {f"{names[id(parameter)]}/{key}": value for parameter, slot in optimiser.state.items() for key, value in slot.items()}
 
 
-def restore_optimiser(folder: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
-    """The reverse of `optimiser_tensors`, from a generation's folder."""
-    for name, value in load_tensors(folder / "optimiser.safetensors").items():
+def restore_optimiser(folder: Path, parameters: Parameters, optimiser: torch.optim.Optimizer) -> None:
+    """The reverse of `optimiser_tensors`, from a generation's folder. Raises CheckpointError for a parameter that there is not."""
+    for name, value in load_tensors(folder / OPTIMISER).items():
         parameter_name, _, key = name.rpartition("/")
-        if parameter_name in parameters:
-            parameter = parameters[parameter_name]
-            optimiser.state[parameter][key] = value if key == "step" else value.to(parameter.device)
-
-
-def latest(folder: Path, keep: int) -> tuple[Generations, Path | None]:
-    """The generations of a trial and the folder of the newest complete one."""
-    generations = Generations(folder, keep)
-    newest = generations.latest() if folder.is_dir() else None
-    return generations, None if newest is None else newest.folder
+        if parameter_name not in parameters:
+            raise CheckpointError(f"{folder / OPTIMISER}: {parameter_name!r} is not trained here")
+        parameter = parameters[parameter_name]
+        optimiser.state[parameter][key] = value if key == "step" else value.to(parameter.device)  # AdamW counts on the CPU
 
 
 def _python_random() -> list[Any]:

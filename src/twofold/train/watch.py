@@ -3,141 +3,153 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
-from torch import nn
+import transformers
+from accelerate.utils import broadcast_object_list, set_seed
+from torch import Tensor
 
-from twofold.checkpoint import load_tensors, save_tensors, verify, write_folder
+from twofold.backbone.load import weights_sha256
+from twofold.checkpoint import Generations, save_tensors, verify, write_folder
 from twofold.config import TrialConfig
-from twofold.data.mixing import ExampleSource
 from twofold.errors import CheckpointError
-from twofold.methods import Member, Stage
-from twofold.model.unified import UnifiedModel
+from twofold.methods import Stage
+from twofold.model.state import state_of
 from twofold.train.dev import DevSet
-from twofold.train.loop import Hooks, LoopState, Progress, StepReport, stage_ends, trainable
-from twofold.train.state import latest, read_state, restore_optimiser, write_state
+from twofold.train.loop import Hooks, LoopState, Progress, Setup, StepReport
+from twofold.train.stages import spans, trained
+from twofold.train.state import WEIGHTS, optimiser_tensors, read_state, restore_optimiser, restore_weights, write_state
 
 
 class MemberWatch:
     """Owns a member's folder. Only the main process writes; every process resumes from the same files."""
 
-    def __init__(
-        self,
-        folder: Path,
-        model: UnifiedModel,
-        member: Member,
-        config: TrialConfig,
-        sources: Mapping[str, ExampleSource],
-        dev: DevSet | None,
-        accelerator: Accelerator,
-        resume: bool,
-    ) -> None:
-        self.folder, self.model, self.member, self.config, self.dev, self.accelerator = folder, model, member, config, dev, accelerator
-        self.resuming = resume
-        self.steps = stage_ends(member, config.optim.steps)[-1][2]
+    def __init__(self, folder: Path, setup: Setup, config: TrialConfig, dev: DevSet | None, resume: bool) -> None:
+        self.folder, self.setup, self.config, self.dev = folder, setup, config, dev
+        self.main = setup.accelerator.is_main_process
+        self.spans = spans(setup.member, setup.optim.steps)
+        self.parameters = trained(setup.model, setup.member)
+        self.generations = Generations(folder / "checkpoints", config.checkpoint.keep)
+        self.found = self.generations.latest() if resume else None
+        self.saved: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self.generations, self.found = latest(folder / "checkpoints", config.checkpoint.keep)
-        self.parameters = self._all_trained()
-        self.must_match: dict[str, Any] = {
-            "config": config.digest(),
-            "data": {task: sources[task].sha256 for task in sorted(member.serves)},
-            "precision": config.backbone.precision,
-            "threads": torch.get_num_threads(),
-            "processes": accelerator.num_processes,
-            "device": accelerator.device.type,
-            "torch": torch.__version__,
-        }
 
     @property
     def log(self) -> Path:
         """One JSON line per optimiser step, and one per look at dev."""
         return self.folder / "log.jsonl"
 
+    @property
+    def best(self) -> Path:
+        """The weights that were best on dev."""
+        return self.folder / "best"
+
+    @cached_property
+    def must_match(self) -> dict[str, Any]:
+        """What decides the numbers besides the weights: going on under anything else would not be the same training."""
+        setup = self.setup
+        return {
+            "config": self.config.digest(),
+            "backbone": weights_sha256(self.config.backbone.name),
+            "data": {task: setup.sources[task].sha256 for task in sorted(setup.member.serves)},
+            "precision": [self.config.backbone.precision, torch.get_float32_matmul_precision()],
+            "threads": torch.get_num_threads(),
+            "processes": setup.accelerator.num_processes,
+            "device": setup.accelerator.device.type,
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__},
+        }
+
     def start(self) -> LoopState:
         """The state to begin from: a fresh one, or the newest complete checkpoint's, with the log cut back to it."""
-        if self.found is None or not self.resuming:
-            self.log.write_bytes(b"")
+        if self.found is None:
+            set_seed(self.config.seed)
+            self._cut_log(0)
             return LoopState()
-        state = read_state(self.found, self.parameters, self.must_match)
-        with self.log.open("r+b") as stream:
-            if os.fstat(stream.fileno()).st_size < state.log_bytes:
-                raise CheckpointError(f"{self.log}: shorter than when its checkpoint was written; restore it or remove {self.folder}")
-            stream.truncate(state.log_bytes)
+        state = read_state(self.found.folder, self._weights(), self.must_match)
+        if not self.log.is_file() or self.log.stat().st_size < state.log_bytes:
+            raise CheckpointError(f"{self.log}: shorter than when its checkpoint was written; restore it or remove {self.folder}")
+        self._cut_log(state.log_bytes)
         return state
 
     def hooks(self, progress: Callable[[Progress], None]) -> Hooks:
         """The functions that the loop calls."""
         return Hooks(self._after_step, self._resume_optimiser, self._save, progress)
 
-    def finish(self) -> None:
+    def finish(self, state: LoopState) -> None:
         """Leaves the model with its best weights on dev, where dev was looked at, or else its last ones."""
-        best = self.folder / "best"
-        if self.config.dev.every and best.is_dir():
-            verify(best)
-            weights = load_tensors(best / "weights.safetensors")
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(weights[name])
+        if state.best > -math.inf:
+            verify(self.best)
+            restore_weights(self.best / WEIGHTS, self._weights())
 
     def _after_step(self, state: LoopState, report: StepReport, optimiser: torch.optim.Optimizer) -> None:
         self._write(asdict(report), state)
+        last = state.step == self.spans[-1].end
         every = self.config.dev.every
-        if self.dev is not None and every and (state.step % every == 0 or state.step == self.steps):
-            self._look(state)
-        if state.step % self.config.checkpoint.every == 0 or state.step == self.steps or state.stopped:
+        if self.dev is not None and every and (state.step % every == 0 or last):
+            self._look(self.dev, state)
+        if state.step % self.config.checkpoint.every == 0 or last or state.stopped:
             self._save(state, optimiser)
 
-    def _look(self, state: LoopState) -> None:
-        """A look at dev by the main process; all processes hear the same."""
-        assert self.dev is not None
-        heard: list[Any] = [self.dev.look(self.model) if self.accelerator.is_main_process else None]
-        if self.accelerator.num_processes > 1:
+    def _look(self, dev: DevSet, state: LoopState) -> None:
+        """A look at dev by the main process; all processes hear the same.
+
+        Before the last stage it is only noted: a model half made is neither the best one nor a reason to stop.
+        """
+        heard: list[Any] = [dev.look(self.setup.model) if self.main else None]
+        if self.setup.accelerator.num_processes > 1:
             broadcast_object_list(heard)
         scores: dict[str, float] = heard[0]
         value = sum(scores.values()) / len(scores)
         self._write({"step": state.step, "dev": scores, "mean": value}, state)
+        if state.step <= self.spans[-1].start:
+            return
         if value > state.best:
             state.best, state.stale = value, 0
-            if self.accelerator.is_main_process:
-                write_folder(self.folder / "best", lambda folder: save_tensors(folder / "weights.safetensors", self.parameters), overwrite=True)
+            if self.main:
+                write_folder(self.best, lambda folder: save_tensors(folder / WEIGHTS, self._weights()), overwrite=True)
         else:
             state.stale += 1
             state.stopped = 0 < self.config.dev.patience <= state.stale
 
     def _save(self, state: LoopState, optimiser: torch.optim.Optimizer) -> None:
-        if self.accelerator.is_main_process:
-            self.generations.save(state.step, lambda folder: write_state(folder, self.parameters, optimiser, state, self.must_match))
-        self.accelerator.wait_for_everyone()
+        if self.main and self.saved != state.step:
+            tensors = optimiser_tensors(self.parameters, optimiser)
+            self.generations.save(state.step, lambda folder: write_state(folder, self._weights(), tensors, state, self.must_match))
+            self.saved = state.step
+        self.setup.accelerator.wait_for_everyone()
 
     def _resume_optimiser(self, stage: Stage, optimiser: torch.optim.Optimizer) -> None:
-        """The saved optimiser state goes to the stage that it was written in, once."""
-        if self.found is None or not self.resuming:
-            return
-        step = json.loads((self.found / "state.json").read_text())["state"]["step"]
-        inside = next(start < step < end for own, start, end in stage_ends(self.member, self.config.optim.steps) if own is stage)
-        if inside:
-            restore_optimiser(self.found, self.parameters, optimiser)
-        self.found = None
+        """The saved optimiser state goes to the stage that it was written in; a stage begins with a fresh one."""
+        if self.found is not None and any(span.stage is stage and span.start < self.found.step < span.end for span in self.spans):
+            restore_optimiser(self.found.folder, self.parameters, optimiser)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The model's own tensors that can change: experts, routers, heads, and whatever is trained of the backbone."""
+        state = state_of(self.setup.model)
+        own = {name: parameter for name, parameter in self.setup.model.groups()["backbone"] if name in self.parameters}
+        return {**state, **{f"backbone.{name}": parameter.detach() for name, parameter in own.items()}}
 
     def _write(self, line: Mapping[str, Any], state: LoopState) -> None:
-        if self.accelerator.is_main_process:
+        if not self.main:
+            return
+        try:
             with self.log.open("ab") as stream:
                 stream.write((json.dumps(line) + "\n").encode())
                 stream.flush()
                 os.fsync(stream.fileno())
                 state.log_bytes = stream.tell()
+        except OSError as error:
+            raise CheckpointError(f"{self.log}: could not be written: {error.strerror or error}") from error
 
-    def _all_trained(self) -> dict[str, nn.Parameter]:
-        """Every parameter that some stage trains, by name."""
-        found: dict[str, nn.Parameter] = {}
-        for stage in self.member.stages:
-            for members in trainable(self.model, stage).values():
-                found.update(members)
-        return found
+    def _cut_log(self, size: int) -> None:
+        if self.main:
+            self.log.touch()
+            os.truncate(self.log, size)

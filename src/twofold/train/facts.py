@@ -1,0 +1,69 @@
+"""The facts of a training: what a result or a model card may say about how a system was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from twofold import provenance
+from twofold.config import TrialConfig
+from twofold.methods import Member
+from twofold.model.unified import UnifiedModel
+from twofold.train.loop import LoopState
+from twofold.train.material import Material
+from twofold.train.stages import trained
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One member of the method, made and, if it has stages, trained."""
+
+    member: Member
+    model: UnifiedModel
+    state: LoopState | None
+
+
+def facts_of(config: TrialConfig, parts: list[Trained], data: Material, seconds: float) -> dict[str, Any]:
+    """Method, settings, training (None where there was none), parameters by task and group, environment: only what was set or measured."""
+    states = {part.member.name: part.state for part in parts if part.state is not None}
+    train = {
+        "steps": {task: part.state.step for part in parts if part.state is not None for task in part.member.serves},
+        "data": {task: source.sha256 for task, source in data.sources.items()},
+        "datasets": list(data.datasets),
+        "batch": {task: settings.batch for task, settings in config.tasks.items()},
+        "negatives": {task: settings.negatives for task, settings in config.tasks.items()},
+        "lr": {part: config.optim.rate(part) for part in ("experts", "router", "heads", "backbone")},
+        "seed": config.seed,
+        "tokens": sum(state.tokens for state in states.values()),
+        "truncated": sum(state.truncated for state in states.values()),
+        "seconds": round(seconds, 1),
+        "parameters": count_parameters(parts),
+    }
+    return {
+        "name": config.name,
+        "method": config.method.name,
+        "options": dict(config.method.options),
+        "config": config.model_dump(mode="json"),
+        "train": train if states else None,
+        "parameters": {
+            task: {group: sum(p.numel() for _, p in members) for group, members in part.model.groups().items()}
+            for part in parts
+            for task in part.member.serves
+        },
+        "environment": provenance.environment(),
+    }
+
+
+def count_parameters(parts: list[Trained]) -> dict[str, Any]:
+    """`total` in memory, `trainable` in any stage, and `active`: task → those of them that the task's passes use."""
+    learnt = [(part, {id(p): p for p in trained(part.model, part.member).values()}) for part in parts]
+    active = {}
+    for part, own in learnt:
+        for task in part.member.serves:
+            seen = part.model.spec.plan.roster((task,)).visible((task,))
+            skip = {f"expert:{expert.name}" for expert in part.model.spec.plan.experts if expert.name not in seen}
+            skip |= {f"head:{other}" for other in part.member.serves if other != task}
+            used = [p for group, members in part.model.groups().items() if group not in skip for _, p in members]
+            active[task] = sum(p.numel() for p in used if id(p) in own)
+    total = sum(p.numel() for part in parts for p in part.model.parameters())
+    return {"total": total, "trainable": sum(p.numel() for _, own in learnt for p in own.values()), "active": active}

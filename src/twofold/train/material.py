@@ -1,0 +1,87 @@
+"""What a trial learns from: datasets, mined negatives, the examples of every task, and the dev set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from twofold.config import NegativesConfig, TrialConfig
+from twofold.data.mixing import ExampleSource, Mixture, TrainingSet, title_pairs
+from twofold.data.sources import Dataset, open_dataset
+from twofold.mining import Mined, interleave, mine
+from twofold.model.build import build_model
+from twofold.model.spec import ModelSpec
+from twofold.model.state import fingerprint
+from twofold.ranking import Bm25
+from twofold.train.dev import DevSet
+
+Say = Callable[[str], None]
+"""Tells a person one line."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a trial learns from, and the dev set that it looks at."""
+
+    sources: Mapping[str, ExampleSource]
+    """Task → its examples; empty where nothing is learnt."""
+    dev: DevSet | None
+    datasets: tuple[str, ...]
+    """As the config names them."""
+
+
+def prepare_material(
+    config: TrialConfig, bare: ModelSpec, device: torch.device, say: Say, given: Mapping[str, Dataset], *, learning: bool
+) -> Material:
+    """Opens the datasets and, if the trial is `learning`, mines negatives and puts the sources of every task together.
+
+    `bare` is the backbone as an embedder, which mines; `given` are datasets by the names that the config calls them.
+    """
+    opened = {name: given.get(name) or open_dataset(name, config.data.on_error, config.data.graded) for name in config.data.train}
+    first = config.data.dev or config.data.train[0]
+    dev_dataset = opened.get(first) or given.get(first) or open_dataset(first, config.data.on_error)
+    dev = DevSet.of(dev_dataset, config.dev.queries, config.dev.depth) if "dev" in dev_dataset.splits else None
+    if dev is None:
+        say(f"{first} has no dev split: no early stopping, and the pair score weighs one half")
+    if not learning:
+        return Material({}, dev, tuple(opened))
+    sets: list[ExampleSource] = []
+    for name, dataset in opened.items():
+        for kind, count in dataset.skipped.items():
+            say(f"{name}: skipped {count} × {kind}")
+        sets.append(TrainingSet(dataset, mine_negatives(config.data.negatives, dataset, bare, device, say).negatives))
+    judged, share = _together(sets), config.data.title_pairs
+    sources = dict.fromkeys(config.tasks, judged)
+    if share and "retrieve" in sources:
+        titles = _together([title_pairs(dataset) for dataset in opened.values()])
+        sources["retrieve"] = titles if share == 1 else Mixture([judged, titles], [1 - share, share])
+    return Material(sources, dev, tuple(opened))
+
+
+def _together(sources: list[ExampleSource]) -> ExampleSource:
+    return sources[0] if len(sources) == 1 else Mixture(sources)
+
+
+def mine_negatives(asked: NegativesConfig, dataset: Dataset, bare: ModelSpec, device: torch.device, say: Say) -> Mined:
+    """Hard negatives of the train split by BM25 and by the backbone without experts, taken in turns; kept on disk."""
+    found = []
+    if asked.bm25_depth:
+        say(f"{dataset.name}: hard negatives from BM25's top {asked.bm25_depth}")
+        found.append(mine(dataset, bm25=Bm25(dataset.corpus), depth=asked.bm25_depth, rank_range=(asked.skip_top, asked.bm25_depth)))
+    if asked.model_depth:
+        say(f"{dataset.name}: hard negatives from the backbone's top {asked.model_depth} of {len(dataset.corpus)} documents")
+        model = build_model(bare, device)
+        found.append(
+            mine(
+                dataset,
+                encode_queries=model.encode_queries,
+                encode_documents=model.encode_documents,
+                model=fingerprint(model),
+                depth=asked.model_depth,
+                rank_range=(asked.skip_top, asked.model_depth),
+                margin=None if asked.margin is None else 1 - asked.margin,
+            )
+        )
+    return found[0] if len(found) == 1 else interleave(*found) if found else Mined.of({})

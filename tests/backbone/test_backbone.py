@@ -1,0 +1,200 @@
+"""The backbone: packed equals padded over the families, the proof at load, and pooling against its plain form."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tiny import FAMILIES, PADDED_FAMILIES, add_experts, tiny_backbone, tiny_model, tiny_pack
+from twofold.backbone import packed
+from twofold.backbone.backbone import Backbone
+from twofold.core.inject import Expert, LayerPlan
+
+LENGTHS = (3, 40, 40, 9, 1, 60, 40)
+"""Mixed, some equal, together longer than the models' 64 positions, and longer than any window."""
+PLAN = LayerPlan((Expert("left", 2), Expert("right", 3)), router="soft")
+
+
+def both(family: str, plan: LayerPlan | None = None) -> tuple[Backbone, Backbone]:
+    """The same model twice: packed and padded."""
+    made = Backbone(tiny_model(family), attention="packed"), Backbone(tiny_model(family), attention="padded")
+    for backbone in made:
+        if plan is not None:
+            add_experts(backbone.model, plan)
+    return made
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_equals_padded(family: str) -> None:
+    stream, rows = both(family)
+    assert stream.packed and not rows.packed
+    pack = tiny_pack(LENGTHS, types=True)
+    with torch.no_grad():
+        got, want = stream(pack, "retrieve")[0], rows(pack, "retrieve")[0]
+    assert got.shape == (pack.tokens, stream.width)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_equals_padded_while_training(family: str) -> None:
+    gradients: list[dict[str, Tensor]] = []
+    pack = tiny_pack(LENGTHS, types=True)
+    for backbone in both(family, PLAN):
+        backbone.train()
+        backbone.model.requires_grad_(True)
+        hidden_TD, routings = backbone(pack, "retrieve")
+        loss = backbone.pool(hidden_TD, pack).cumsum(0).square().mean()
+        (loss + torch.stack([routing.weight.square().mean() for routing in routings.values()]).mean()).backward()
+        gradients.append({name: parameter.grad for name, parameter in backbone.named_parameters() if parameter.grad is not None})
+    stream, rows = gradients
+    assert stream.keys() == rows.keys() and any("router" in name for name in stream) and any("embed" in name for name in stream)
+    for name, gradient in rows.items():
+        torch.testing.assert_close(stream[name], gradient, rtol=1e-3, atol=1e-4 * max(1.0, float(gradient.abs().max())), msg=name)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "llama", "gemma2_softcap"])
+def test_a_vector_does_not_depend_on_the_batch(family: str) -> None:
+    backbone = tiny_backbone(family, PLAN)
+    with torch.no_grad():
+        pack = tiny_pack(LENGTHS)
+        together = backbone.pool(backbone(pack, "retrieve")[0], pack)
+        at, parts = 0, pack.input_ids_T.split(list(pack.lengths))
+        for i, length in zip(pack.order, pack.lengths, strict=True):
+            ids_T = parts[at]
+            zeros = torch.zeros_like(ids_T)
+            alone = packed.Pack(ids_T, zeros, zeros, (length,), (0,), 0)
+            torch.testing.assert_close(backbone.pool(backbone(alone, "retrieve")[0], alone)[0], together[i], rtol=0, atol=1e-5)
+            at += 1
+
+
+@pytest.mark.parametrize("family", PADDED_FAMILIES)
+def test_families_that_take_no_attention_function_run_padded_and_say_so(family: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        backbone = tiny_backbone(family, PLAN)
+    assert not backbone.packed and "does not take an attention function" in backbone.why_padded
+    assert "runs padded" in caplog.text
+    pack = tiny_pack((5, 3, 3))
+    assert backbone(pack, "retrieve")[0].isfinite().all()
+    with pytest.raises(ValueError, match=r"not exact for .*does not take an attention function"):
+        Backbone(tiny_model(family), attention="packed")
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_wrong_attention_function_is_caught_by_the_proof(
+    family: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leaky(*args: Any, cu_seq_lens_q: Tensor, max_length_q: int, **options: Any) -> Any:
+        whole = torch.tensor([0, int(cu_seq_lens_q[-1])], dtype=torch.int32)
+        return real(*args, cu_seq_lens_q=whole, max_length_q=int(whole[-1]), **options)
+
+    def broken(*args: Any, **options: Any) -> Any:
+        raise AttributeError("no such thing\nand more")
+
+    real = packed.attend
+    for wrong, why in ((leaky, "packed differs from padded by"), (broken, "packed attention failed: no such thing")):
+        monkeypatch.setattr(packed, "attend", wrong)
+        backbone = Backbone(tiny_model(family))
+        assert not backbone.packed and why in backbone.why_padded and why in caplog.text
+        pack = tiny_pack(LENGTHS)
+        torch.testing.assert_close(backbone(pack, "t")[0], Backbone(tiny_model(family), attention="padded")(pack, "t")[0])
+    monkeypatch.undo()
+    packed.register()
+    assert Backbone(tiny_model(family)).packed
+
+
+@pytest.mark.parametrize("family", ["roberta", "mistral_window", "gemma2_softcap"])
+def test_the_proof_sees_positions_windows_and_soft_caps(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(*args: Any, sliding_window: Any = None, softcap: Any = None, **options: Any) -> Any:
+        return real(*args, **options)
+
+    real = packed.attend
+    monkeypatch.setattr(packed, "attend", forgetful)
+    monkeypatch.setattr("twofold.backbone.backbone.OFFSET_FAMILIES", set())
+    backbone = Backbone(tiny_model(family))
+    assert not backbone.packed and "differs" in backbone.why_padded
+    monkeypatch.undo()
+    packed.register()
+
+
+def test_the_proof_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
+    model = tiny_model().train()
+    state, before = torch.get_rng_state(), {name: parameter.clone() for name, parameter in model.named_parameters()}
+    assert Backbone(model).packed and model.training
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_two_models_that_were_given_one_config_do_not_share_their_attention() -> None:
+    first, second = tiny_model(), tiny_model(seed=1)
+    second.config = first.config
+    for module in second.modules():
+        if hasattr(module, "config"):
+            module.config = first.config
+    stream, rows = Backbone(first, attention="packed"), Backbone(second, attention="padded")
+    pack = tiny_pack(LENGTHS)
+    want = Backbone(tiny_model(seed=1), attention="padded")(pack, "t")[0]
+    torch.testing.assert_close(rows(pack, "t")[0], want)
+    assert stream.config._attn_implementation == packed.NAME != rows.config._attn_implementation
+
+
+@pytest.mark.parametrize("attention", ["packed", "padded"])
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_pooling_equals_its_plain_form_in_the_callers_order(pooling: str, attention: str) -> None:
+    backbone = Backbone(tiny_model(), pooling=pooling, attention=attention)
+    pack = tiny_pack((3, 9, 4, 9), types=True)
+    with torch.no_grad():
+        hidden_TD, _ = backbone(pack, "t")
+        whole, query, document = (backbone.pool(hidden_TD, pack, part) for part in (None, 1, 2))
+    states, parts = hidden_TD.split(list(pack.lengths)), pack.part_T.split(list(pack.lengths))
+    for place, (x, part) in zip(pack.order, zip(states, parts, strict=True), strict=True):
+        want = {"mean": x.mean(0), "first": x[0], "last": x[-1]}[pooling]
+        torch.testing.assert_close(whole[place], want)
+        torch.testing.assert_close(query[place], x[part == 1].mean(0))
+        torch.testing.assert_close(document[place], x[part == 2].mean(0))
+    assert whole.shape == (4, 32) and whole.dtype == torch.float32
+
+
+def test_a_part_that_is_empty_pools_to_zero() -> None:
+    backbone, pack = tiny_backbone(), tiny_pack((3, 2))
+    assert (backbone.pool(backbone(pack, "t")[0], pack, 2) == 0).all()
+
+
+def test_pooling_is_chosen_by_what_a_token_sees() -> None:
+    assert {family: tiny_backbone(family).pooling for family in ("bert", "eurobert", "llama", "gemma3", "gemma3_bidirectional")} == {
+        "bert": "mean",
+        "eurobert": "mean",
+        "llama": "last",
+        "gemma3": "last",
+        "gemma3_bidirectional": "mean",
+    }
+
+
+def test_tasks_follow_their_texts_into_the_stream() -> None:
+    backbone = tiny_backbone(
+        plan=LayerPlan((Expert("left", 2), Expert("right", 2)), sees={"a": ("left",), "b": ("right",)}, router="by_task"), tasks=("a", "b")
+    )
+    pack = tiny_pack((2, 7, 4))
+    _, routings = backbone(pack, ["a", "b", "a"])
+    record = next(iter(routings.values()))
+    assert record.tasks == ("b", "a", "a") and record.weight.tolist() == [[0, 1], [1, 0], [1, 0]]
+    with pytest.raises(ValueError, match="4 tasks for 3 texts"):
+        backbone(pack, ["a"] * 4)
+
+
+def test_mixed_precision_stays_near_and_routes_in_fp32() -> None:
+    plain, mixed = tiny_backbone(plan=PLAN), tiny_backbone(plan=PLAN, precision="bf16")
+    pack = tiny_pack(LENGTHS)
+    with torch.no_grad():
+        (want, _), (got, routings) = plain(pack, "retrieve"), mixed(pack, "retrieve")
+    assert (got.float() - want).abs().mean() < 0.05 * want.abs().mean()
+    assert all(routing.weight.dtype == torch.float32 for routing in routings.values())
+
+
+@pytest.mark.parametrize("wrong", [{"pooling": "max"}, {"attention": "flash"}, {"precision": "int8"}])
+def test_wrong_options_are_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong.values()))):
+        Backbone(tiny_model(), **wrong)
