@@ -79,11 +79,20 @@ def has_bf16() -> bool:
 def documents(dataset: str, count: int, *, words: int = 0) -> list[str]:
     """`count` documents of at least `words` words, chosen by the sha256 of their ids: the same everywhere."""
     corpus = open_dataset(dataset).corpus
-    found = sorted((hashlib.sha256(document.id.encode()).hexdigest(), document.body) for document in corpus)
-    texts = [text for _, text in found if len(text.split()) >= words][:count]
-    if not texts:
-        raise SystemExit(f"{dataset} has no document of {words} words")
-    return (texts * (count // len(texts) + 1))[:count]
+    return _some({document.id: document.body for document in corpus}, count, words)
+
+
+def queries(dataset: str, count: int) -> list[str]:
+    """`count` queries, chosen likewise."""
+    return _some(dict(open_dataset(dataset).texts), count)
+
+
+def _some(texts: Mapping[str, str], count: int, words: int = 0) -> list[str]:
+    ids = sorted(texts, key=lambda id: hashlib.sha256(id.encode()).hexdigest())
+    found = [texts[id] for id in ids if len(texts[id].split()) >= words][:count]
+    if not found:
+        raise SystemExit(f"no text of {words} words in {len(texts)}")
+    return (found * (count // len(found) + 1))[:count]
 
 
 def model(backbone: str, plan: LayerPlan | None = None, precision: str = "fp32", length: int = 256, attention: str = "auto") -> UnifiedModel:

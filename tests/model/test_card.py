@@ -28,7 +28,18 @@ def test_the_front_matter_is_what_hubs_read(make_model: MakeModel) -> None:
 
 def test_facts_are_told(make_model: MakeModel) -> None:
     text = card(make_model(prompts={"query": "query : "}), FACTS)
-    for told in ("# fox", "moe_lora", "rank 8", "retrieve 60, rerank 60", "experts 0.0005", "1,234,567", "| 0.7123 |", "A \\| B", "torch 2.13", "`query : `"):
+    for told in (
+        "# fox",
+        "moe_lora",
+        "rank 8",
+        "retrieve 60, rerank 60",
+        "experts 0.0005",
+        "1,234,567",
+        "| 0.7123 |",
+        "A \\| B",
+        "torch 2.13",
+        "`query : `",
+    ):
         assert told in text, told
     assert "commit" not in text
 

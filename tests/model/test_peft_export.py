@@ -16,6 +16,7 @@ from twofold.errors import CheckpointError
 from twofold.model.peft_export import export
 from twofold.model.unified import UnifiedModel
 
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # PEFT asks transformers by an old name
 TEXTS = ["the red fox runs over the lazy dog", "a dog", "what is it"]
 PAIRS = [("what is it", "a red fox"), ("the dog", "a lazy dog over a fox")]
 

@@ -24,7 +24,10 @@ def test_the_same_model_passes_and_nothing_is_counted(make_model: MakeModel) -> 
 def test_experts_that_are_not_applied_are_named(make_model: MakeModel, noise: float) -> None:
     model = make_model("soft", noise=noise)
     expected = proof.record(model)
-    with proof.without_experts(model) as some, pytest.raises(CheckpointError, match="here: the experts are loaded but not applied: retrieve"):
+    with (
+        proof.without_experts(model) as some,
+        pytest.raises(CheckpointError, match="here: the experts are loaded but not applied: retrieve"),
+    ):
         assert some
         proof.check(model, expected, "here")
     proof.check(model, expected, "here")

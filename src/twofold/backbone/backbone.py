@@ -38,6 +38,8 @@ class Backbone(nn.Module):
         super().__init__()
         if pooling not in ("auto", "mean", "first", "last") or attention not in ("auto", "packed", "padded"):
             raise ValueError(f"pooling {pooling!r}, attention {attention!r}: use auto, mean, first or last; auto, packed or padded")
+        if precision not in ("fp32", "bf16", "bf16-weights"):
+            raise ValueError(f"precision {precision!r}: use fp32, bf16 or bf16-weights")
         self.model = model
         self.config: Any = _own_config(model)
         self.width = int(self.config.get_text_config().hidden_size)

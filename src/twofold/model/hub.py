@@ -85,6 +85,9 @@ class TwofoldPreTrained(PreTrainedModel):  # type: ignore[misc, no-untyped-call,
             given = {key: options[key] for key in ("backbone", "plugins") if options.get(key) is not None}
             unified = folders.load(path, _device(options.get("device_map")), precision=PRECISIONS[asked], **given)
         plain = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        chosen = getattr(options.get("config"), "_attn_implementation", None)
+        if chosen and not {"attn_implementation", "_attn_implementation"} & plain.keys():  # what a file asks for is not asked by the user
+            raise ConfigError(f"{cls.__name__}.from_pretrained takes no attn_implementation: Twofold chooses its own attention")
         known = {key: plain[key] for key in ("architectures", "hidden_size", "id2label", "label2id", "sentence_transformers", "twofold")}
         wrapped: Any = cls(TwofoldConfig(**known), unified)
         wrapped.config.name_or_path = wrapped.name_or_path = str(pretrained_model_name_or_path)

@@ -1,0 +1,142 @@
+"""Reranking's step and score: the warm start, chunks, grades, teachers, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.reference import losses as slow
+from tests.tasks.conftest import MakeModel
+from tests.tiny_trial import assert_close, gradients, tiny_examples
+from twofold.core.routing import Routing
+from twofold.model.unified import UnifiedModel
+from twofold.records import Example
+from twofold.tasks import StepContext, StepResult, World
+from twofold.tasks.rerank import RerankTask, build
+
+PAIRS = [("red fox", "a fox runs"), ("what is it", "the lazy dog runs over the fox"), ("dog", "a")]
+
+
+def rerank(model: UnifiedModel) -> RerankTask:
+    task = model.tasks["rerank"]
+    assert isinstance(task, RerankTask)
+    return task
+
+
+def step(model: UnifiedModel, examples: Sequence[Example], **context: Any) -> tuple[StepResult, dict[str, Tensor]]:
+    result = rerank(model).step(examples, StepContext(model.encoder, lambda loss: loss.backward(), **context))
+    return result, gradients(model)
+
+
+def spread(routings: dict[str, Routing]) -> Tensor:
+    return torch.stack([routing.weight.square().mean() for routing in routings.values()]).mean()
+
+
+def test_the_score_starts_as_the_cosine_of_both_parts(make_model: MakeModel) -> None:
+    """Of the means of the query's and the document's own tokens inside the joint pass; the template's tokens count for neither."""
+    model = make_model(rerank={"scale": 12.0, "head": "both"})
+    task = rerank(model)
+    assert task.linear is not None
+    assert task.log_scale is not None
+    task.log_scale.data.fill_(12.0).log_()
+    torch.nn.init.zeros_(task.linear.weight)
+    torch.nn.init.zeros_(task.linear.bias)
+    got = model.score(PAIRS)
+    for score, pair in zip(got, PAIRS, strict=True):
+        pack = model.tokens.pairs([pair])
+        with torch.no_grad():
+            hidden_TD, _ = model.backbone(pack, "rerank")
+        query_D, document_D = (hidden_TD[pack.part_T == part].mean(0) for part in (1, 2))
+        assert score == pytest.approx(12.0 * float(F.cosine_similarity(query_D, document_D, dim=0)), abs=1e-4)
+
+
+def test_a_fresh_head_is_silent(make_model: MakeModel) -> None:
+    fresh = {head: build(width=32, head=head) for head in ("cosine", "linear", "both")}
+    parts = torch.randn(4, 32, generator=torch.Generator().manual_seed(0)), torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(fresh["cosine"].score_hidden(*parts), fresh["both"].score_hidden(*parts))
+    assert torch.equal(fresh["linear"].score_hidden(*parts), torch.zeros(4))
+    assert [len(list(task.parameters())) for task in fresh.values()] == [1, 2, 3]
+
+
+def test_a_linear_head_sees_features_of_about_one() -> None:
+    task = build(width=64, head="linear")
+    assert task.linear is not None
+    torch.nn.init.ones_(task.linear.weight)
+    draw = torch.Generator().manual_seed(0)
+    query_PD, document_PD = torch.randn(200, 64, generator=draw), torch.randn(200, 64, generator=draw)
+    with torch.no_grad():
+        per_feature = task.score_hidden(query_PD, document_PD) / 128
+    assert 0.1 < float(per_feature.mean()) < 2
+
+
+@pytest.mark.parametrize("auxiliary", [None, spread])
+@pytest.mark.parametrize("budget", [1, 60])
+def test_chunks_do_not_change_loss_or_gradient(make_model: MakeModel, budget: int, auxiliary: Any) -> None:
+    examples = tiny_examples(5)
+    options = {"head": "both"}
+    whole, want = step(make_model(rerank=options), examples, token_budget=100_000, weight=0.3, auxiliary=auxiliary)
+    chunked, got = step(make_model(rerank=options), examples, token_budget=budget, weight=0.3, auxiliary=auxiliary)
+    assert (chunked.tokens, chunked.truncated) == (whole.tokens, whole.truncated)
+    assert chunked.loss == pytest.approx(whole.loss, abs=1e-5)
+    assert_close(got, want, 2e-6)
+    assert {"rerank.log_scale", "rerank.linear.weight"} <= got.keys()
+
+
+def test_two_processes_add_up_to_one(make_model: MakeModel) -> None:
+    examples = tiny_examples(4)
+    alone, want = step(make_model(), examples, auxiliary=spread)
+    parts = [step(make_model(), examples[at], world=World(rank, 2), auxiliary=spread) for rank, at in ((0, slice(2)), (1, slice(2, 4)))]
+    assert sum(result.loss for result, _ in parts) / 2 == pytest.approx(alone.loss, abs=1e-6)
+    assert_close({name: sum((part[1][name] for part in parts), torch.zeros(())) for name in want}, want, 1e-6)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "ranknet", "bce"])
+def test_losses_by_grades(make_model: MakeModel, loss: str) -> None:
+    examples = [replace(example, grades=(2.0, 1.0, 0.0)) for example in tiny_examples(3)]
+    model = make_model(rerank={"loss": loss})
+    plain = {"softmax": slow.listwise_softmax, "ranknet": slow.ranknet, "bce": slow.pointwise_bce}[loss]
+    scores = [model.score([(example.query, text) for text in example.documents]).tolist() for example in examples]
+    want = [plain(row, example.grades) for row, example in zip(scores, examples, strict=True)]
+    assert step(model, examples)[0].loss == pytest.approx(sum(want) / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["margin_mse", "kl"])
+def test_losses_by_a_teacher(make_model: MakeModel, loss: str) -> None:
+    examples = tiny_examples(3, teacher=True)
+    model = make_model(rerank={"loss": loss})
+    plain = {"margin_mse": slow.margin_mse, "kl": slow.listwise_kl}[loss]
+    scores = [model.score([(example.query, text) for text in example.documents]).tolist() for example in examples]
+    want = [plain(row, example.teacher or ()) for row, example in zip(scores, examples, strict=True)]
+    assert step(model, examples)[0].loss == pytest.approx(sum(want) / 3, rel=1e-4)
+    with pytest.raises(ValueError, match="needs teacher scores, and 'q0' has none"):
+        step(model, tiny_examples(1))
+
+
+def test_a_teacher_beside_the_grades(make_model: MakeModel) -> None:
+    examples = tiny_examples(2, teacher=True)
+    model = make_model(rerank={"teacher_weight": 0.5})
+    scores = [model.score([(example.query, text) for text in example.documents]).tolist() for example in examples]
+    want = [
+        slow.listwise_softmax(row, example.grades) + 0.5 * slow.listwise_kl(row, example.teacher or ())
+        for row, example in zip(scores, examples, strict=True)
+    ]
+    assert step(model, examples)[0].loss == pytest.approx(sum(want) / 2, rel=1e-4)
+    without = [replace(example, teacher=None) for example in examples]
+    assert step(model, without)[0].loss == pytest.approx(
+        sum(slow.listwise_softmax(r, e.grades) for r, e in zip(scores, examples, strict=True)) / 2, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [({"head": "cosin"}, "head 'cosin'"), ({"loss": "mse"}, "loss 'mse'"), ({"scale": 0.0}, "scale 0.0")],
+)
+def test_wrong_options_are_named(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        build(width=8, **options)

@@ -1,0 +1,165 @@
+"""Retrieval's step: gradient caching, several processes, judged positives, all against the direct computation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.reference import losses as slow
+from tests.tasks.conftest import MakeModel
+from tests.tiny_trial import assert_close, gradients, tiny_examples
+from twofold.core.routing import Routing
+from twofold.errors import ConfigError
+from twofold.model.unified import UnifiedModel
+from twofold.plugins import build_plugin
+from twofold.records import Example
+from twofold.tasks import StepContext, StepResult, World
+from twofold.tasks.retrieve import RetrieveTask, build
+
+
+def retrieve(model: UnifiedModel) -> RetrieveTask:
+    task = model.tasks["retrieve"]
+    assert isinstance(task, RetrieveTask)
+    return task
+
+
+def step(model: UnifiedModel, examples: Sequence[Example], **context: Any) -> tuple[StepResult, dict[str, Tensor]]:
+    result = retrieve(model).step(examples, StepContext(model.encoder, lambda loss: loss.backward(), **context))
+    return result, gradients(model)
+
+
+def spread(routings: dict[str, Routing]) -> Tensor:
+    """Some auxiliary loss: a mean over texts, so that chunks do not change it."""
+    return torch.stack([routing.weight.square().mean() for routing in routings.values()]).mean()
+
+
+@pytest.mark.parametrize("options", [{}, {"dims": [8, 32], "query_negatives": True, "document_negatives": True}])
+@pytest.mark.parametrize("auxiliary", [None, spread])
+def test_gradient_caching_is_exact(make_model: MakeModel, options: dict[str, Any], auxiliary: Any) -> None:
+    examples = tiny_examples(6)
+    context = {"token_budget": 40, "weight": 0.7, "auxiliary": auxiliary}
+    direct, want = step(make_model(retrieve=options), examples, **context)
+    cached, got = step(make_model(retrieve={**options, "cache_tokens": 1}), examples, **context)
+    assert cached == direct
+    assert_close(got, want, 1e-6)
+
+
+def test_chunks_do_not_change_the_gradient(make_model: MakeModel) -> None:
+    examples = tiny_examples(5)
+    whole, want = step(make_model(), examples)
+    chunked, got = step(make_model(), examples, token_budget=20)
+    assert chunked.loss == pytest.approx(whole.loss, abs=1e-6)
+    assert_close(got, want, 1e-6)
+
+
+def test_gradients_really_flow(make_model: MakeModel) -> None:
+    result, found = step(make_model(), tiny_examples(4))
+    assert result.loss > 0
+    assert result.tokens > 0
+    assert all(gradient.abs().max() > 0 for gradient in found.values())
+    assert not any(name.startswith("rerank.") for name in found)
+
+
+def test_the_loss_is_the_plain_one(make_model: MakeModel) -> None:
+    model, examples = make_model(), tiny_examples(3)
+    with torch.no_grad():
+        query_ND = torch.from_numpy(model.encode_queries([example.query for example in examples]))
+        document_MD = torch.from_numpy(model.encode_documents([text for example in examples for text in example.documents]))
+    want = slow.info_nce(query_ND.tolist(), document_MD.tolist(), [0, 3, 6], 0.05, 0.1)
+    result, _ = step(model, examples)
+    assert result.loss == pytest.approx(sum(want) / 3, abs=1e-4)
+
+
+def test_judged_positives_are_no_negatives(make_model: MakeModel) -> None:
+    """A hard negative that is judged relevant, and another query's copy of the own positive, count for nothing."""
+    first, second = tiny_examples(2)
+    judged = replace(first, grades=(1.0, 2.0, 0.0))
+    without = [replace(first, documents=first.documents[::2], document_ids=first.document_ids[::2], grades=(1.0, 0.0)), second]
+    options = {"margin": None}
+    with_judged, _ = step(make_model(retrieve=options), [judged])
+    alone, _ = step(make_model(retrieve=options), without[:1])
+    assert with_judged.loss == pytest.approx(alone.loss, abs=1e-6)
+    copied = replace(
+        second, documents=(second.documents[0], first.documents[0]), document_ids=("x", first.document_ids[0]), grades=(1.0, 0.0)
+    )
+    model = make_model(retrieve=options)
+    task = retrieve(model)
+    vectors = [F.normalize(torch.randn(n, 4, generator=torch.Generator().manual_seed(n)), dim=-1) for n in (2, 5)]
+    loss = task.loss(*vectors, [first, copied], World())
+    relevant = [[True, False, False, False, True], [False, False, False, True, False]]
+    want = slow.info_nce(vectors[0].tolist(), vectors[1].tolist(), [0, 3], 0.05, None, relevant)
+    assert float(loss) == pytest.approx(sum(want) / 2, abs=1e-5)
+
+
+class Meeting:
+    """Two processes as threads: `gather` waits until both have come, and gives each the other's tensor too."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.barrier, self.brought = size, threading.Barrier(size, timeout=20), [torch.empty(0)] * size
+
+    def world(self, rank: int) -> World:
+        def gather(tensor: Tensor) -> Tensor:
+            assert not tensor.requires_grad
+            self.brought[rank] = tensor
+            self.barrier.wait()
+            everyone = torch.cat([piece.clone() for piece in self.brought])
+            self.barrier.wait()
+            return everyone
+
+        return World(rank, self.size, gather)
+
+
+def together(
+    make: Callable[[], UnifiedModel], parts: Sequence[Sequence[Example]], **context: Any
+) -> list[tuple[StepResult, dict[str, Tensor]]]:
+    meeting, models = Meeting(len(parts)), [make() for _ in parts]
+    done: dict[int, tuple[StepResult, dict[str, Tensor]]] = {}
+
+    def run(rank: int) -> None:
+        done[rank] = step(models[rank], parts[rank], world=meeting.world(rank), **context)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(parts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [done[rank] for rank in range(len(parts))]
+
+
+@pytest.mark.parametrize("cache_tokens", [1, 100_000])
+def test_two_processes_add_up_to_one(make_model: MakeModel, cache_tokens: int) -> None:
+    examples = tiny_examples(6)
+    examples[4] = replace(examples[4], grades=(1.0, 0.0, 1.0))  # judged in the second process only
+    options = {"cache_tokens": cache_tokens, "query_negatives": True, "document_negatives": True}
+    alone, want = step(make_model(retrieve=options), examples, weight=0.5, auxiliary=spread)
+    (first, ours), (second, theirs) = together(
+        lambda: make_model(retrieve=options), (examples[:3], examples[3:]), weight=0.5, auxiliary=spread
+    )
+    assert first.loss == pytest.approx(alone.loss, abs=1e-6)
+    assert second.loss == pytest.approx(alone.loss, abs=1e-6)
+    assert first.tokens + second.tokens == alone.tokens
+    assert_close({name: ours[name] + theirs[name] for name in ours}, want, 1e-5)
+
+
+def test_processes_of_different_size_are_refused(make_model: MakeModel) -> None:
+    task, vectors = retrieve(make_model()), torch.eye(4)
+    uneven = World(0, 2, lambda tensor: torch.cat([tensor, tensor + 1]))
+    with pytest.raises(ValueError, match="different numbers of queries and documents"):
+        task.loss(vectors[:1], vectors[:3], tiny_examples(1), uneven)
+
+
+def test_options_are_checked() -> None:
+    assert build(width=32, margin=-1.0).margin is None
+    with pytest.raises(ValueError, match="dims from 1 to 32"):
+        build(width=32, dims=[64])
+    with pytest.raises(ValueError, match="temperature above 0"):
+        build(width=32, temperature=0.0)
+    with pytest.raises(ConfigError, match="temperature"):
+        build_plugin("tasks", "retrieve", {"temprature": 1.0}, width=32)
