@@ -27,7 +27,7 @@ from twofold.core.inject import Expert, LayerPlan, target_layers
 from twofold.model.build import build_model
 from twofold.model.spec import ModelSpec
 from twofold.records import Example
-from twofold.tasks import World
+from twofold.tasks import StepContext, World
 from twofold.tasks.retrieve import RetrieveTask
 
 RATE = 1e-9
@@ -52,7 +52,7 @@ def ours(backbone: str, plan: LayerPlan, examples: list[Example], length: int, p
     optimiser = torch.optim.AdamW([{"params": members} for members in groups.values()], lr=RATE)
 
     def step() -> float:
-        done = task.step(model.encoder, examples, world=World(), token_budget=8192, weight=1.0, backward=Tensor.backward, auxiliary=None)
+        done = task.step(examples, StepContext(model.encoder, Tensor.backward))
         for members in groups.values():
             clip_grad_norm_(members, 1.0)
         optimiser.step()
@@ -81,7 +81,7 @@ def theirs(backbone: str, examples: list[Example], length: int, precision: str) 
 
     def step() -> float:
         vectors = [encode(texts) for texts in ([e.query for e in examples], [text for e in examples for text in e.documents])]
-        loss = task.loss(vectors[0], vectors[1], [identity for e in examples for identity in e.document_ids], examples, World())
+        loss = task.loss(vectors[0], vectors[1], examples, World())
         loss.backward()
         clip_grad_norm_(parameters, 1.0)
         optimiser.step()

@@ -26,6 +26,7 @@ from twofold.train.loop import Progress as Pace
 from twofold.train.trial import run_trial
 
 DOCUMENTS, QUERIES, DEPTH, STEPS = 1500, 1500, 10, 40
+TASKS = {"retrieve": {"batch": 24, "negatives": 1}, "rerank": {"batch": 12, "negatives": 3}}
 SETTINGS = Settings(depth=DEPTH, bm25_rerank_depth=DEPTH)
 ROWS = {
     "dense": "retrieval (embeddings)",
@@ -43,7 +44,7 @@ def demo_config(method: str, steps: int, seed: int = 0) -> TrialConfig:
             "method": {"name": method},
             "backbone": {"max_length": 96, "pair_length": 128, "query_length": 32},
             "data": {"train": ["pydocs"], "negatives": {"bm25_depth": 20, "model_depth": 0}},
-            "tasks": {"retrieve": {"batch": 24, "negatives": 1}, "rerank": {"batch": 12, "negatives": 3}},
+            "tasks": TASKS,
             "optim": {"steps": steps, "lr": 1e-3},
             "dev": {"queries": 60, "depth": 10},
             "checkpoint": {"every": 20},

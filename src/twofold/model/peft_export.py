@@ -23,7 +23,7 @@ from twofold.core.inject import mixtures
 from twofold.core.layer import MixtureLinear
 from twofold.core.routing import Batch, Router
 from twofold.model.unified import UnifiedModel
-from twofold.model.views import write_json
+from twofold.model.views import readable, write_json
 
 Pair = tuple[str, str]
 
@@ -79,6 +79,7 @@ def export(
             tensors, ranks = adapter(layers, task, weights)
             save_tensors(folder / task / "adapter_model.safetensors", tensors)
             write_json(folder / task / "adapter_config.json", adapter_config(base, ranks))
+        readable(folder)
 
     write_folder(Path(path), write, overwrite=overwrite)
     return {task: Export(Path(path) / task, constant, difference) for task, (_, constant, difference) in plans.items()}

@@ -93,8 +93,9 @@ def needs_types(model: UnifiedModel) -> bool:
 
 def readable(folder: Path) -> None:
     """Gives weights the permissions of the other files: safetensors keeps them to their owner."""
+    mode = next(folder.rglob("*.json")).stat().st_mode
     for path in folder.rglob("*.safetensors"):
-        path.chmod((folder / CONFIG).stat().st_mode)
+        path.chmod(mode)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from torch import nn
 
 from twofold.core.routing import Roster
-from twofold.routers.soft import Activation, SoftRouter
+from twofold.core.scoring import ScoredRouter, activation
 
 
-class FrozenRandomRouter(SoftRouter):
+class FrozenRandomRouter(ScoredRouter):
     """A soft router whose parameters no stage trains."""
 
     @property
@@ -32,6 +32,6 @@ def build(
     std: float = 0.1,
 ) -> FrozenRandomRouter:
     """`std` of the random scores' weights (wider than a learned router's start, so that the weights really differ)."""
-    activate = Activation("softmax", temperature, total)
+    activate = activation("softmax", temperature, total)
     router = FrozenRandomRouter(d_in, roster, activate, hidden=0, level=level, task_input=False, std=std, seed=seed, key=key)
     return router.requires_grad_(False)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from twofold.core import scoring
 from twofold.core.routing import Batch, Roster, Router
-from twofold.routers.soft import Activation
 
 
 class TaskGateRouter(Router):
     """One learned score per task and expert that it sees; weights by softmax or sigmoid over those experts."""
 
-    def __init__(self, roster: Roster, activate: Activation) -> None:
+    def __init__(self, roster: Roster, activate: scoring.Activate) -> None:
         super().__init__()
         self.roster, self.activate = roster, activate
         pairs = [f"{task}>{name}" for task, names in roster.sees.items() for name in names]
@@ -27,10 +27,10 @@ class TaskGateRouter(Router):
         at = [i for i, name in enumerate(experts) if name in self.roster.sees[task]]
         if not at:
             return torch.zeros(len(experts))
-        weight = self.activate(torch.cat([self.score[f"{task}>{experts[i]}"] for i in at]))
+        weight = self.activate(torch.cat([self.score[f"{task}>{experts[i]}"] for i in at]), None)
         return weight.new_zeros(len(experts)).index_add(0, torch.tensor(at, device=weight.device), weight)
 
 
 def build(*, roster: Roster, activation: str = "softmax", temperature: float = 1.0, total: float | None = None) -> TaskGateRouter:
     """`activation` softmax or sigmoid (normalised), `temperature`, `total`: what a task's weights sum to (default: their number)."""
-    return TaskGateRouter(roster, Activation(activation, temperature, total))
+    return TaskGateRouter(roster, scoring.activation(activation, temperature, total))

@@ -5,25 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from twofold.core import scoring
 from twofold.core.routing import Batch, Roster, Router
-from twofold.routers.soft import SoftRouter
-from twofold.routers.soft import build as build_soft
 
 
 class TopKRouter(Router):
     """The k best experts of each sequence or token, weighted by a softmax over those k; no capacity, so no text moves another's choice."""
 
-    def __init__(self, soft: SoftRouter, k: int) -> None:
+    def __init__(self, scored: scoring.ScoredRouter, k: int) -> None:
         super().__init__()
-        self.soft, self.k = soft, k
+        self.scored, self.k = scored, k
 
     def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:  # noqa: ARG002
-        score = self.soft.score(x, batch, experts)
-        seen = self.soft.roster.mask(batch, experts, self.soft.level)
+        score = self.scored.score(x, batch, experts)
+        seen = self.scored.roster.mask(batch, experts, self.scored.level)
         ranked = score if seen is None else score.masked_fill(~seen, float("-inf"))
         best = ranked.topk(min(self.k, len(experts)), dim=-1).indices
         kept = torch.zeros_like(score, dtype=torch.bool).scatter(-1, best, True)
-        return self.soft.activate(score, kept if seen is None else kept & seen), self.soft.level
+        return self.scored.activate(score, kept if seen is None else kept & seen), self.scored.level
 
 
 def build(
@@ -33,8 +32,7 @@ def build(
     seed: int,
     key: str,
     k: int = 2,
-    score: str = "linear",
-    hidden: int = 64,
+    hidden: int = 0,
     level: str = "token",
     activation: str = "softmax",
     temperature: float = 1.0,
@@ -48,18 +46,6 @@ def build(
     """
     if not 1 <= k <= len(roster.experts):
         raise ValueError(f"topk: k = {k} of {len(roster.experts)} experts; use 1 to {len(roster.experts)}")
-    soft = build_soft(
-        d_in=d_in,
-        roster=roster,
-        seed=seed,
-        key=key,
-        score=score,
-        hidden=hidden,
-        level=level,
-        activation=activation,
-        temperature=temperature,
-        total=total,
-        task_input=task_input,
-        std=std,
-    )
-    return TopKRouter(soft, k)
+    activate = scoring.activation(activation, temperature, total)
+    scored = scoring.ScoredRouter(d_in, roster, activate, hidden=hidden, level=level, task_input=task_input, std=std, seed=seed, key=key)
+    return TopKRouter(scored, k)

@@ -38,10 +38,11 @@ class RerankTask(Task):
             raise ValueError(f"rerank scale {scale}: what the cosine is multiplied by is above 0")
         self.head, self.loss_name, self.teacher_weight = head, loss, teacher_weight
         self.log_scale = nn.Parameter(torch.tensor(scale).log()) if head != "linear" else None
-        self.linear = nn.Linear(2 * width, 1) if head != "cosine" else None
+        self.linear = nn.Linear(2 * width, 1, bias=False) if head != "cosine" else None
         if self.linear is not None:  # zero: the learned part starts silent
             nn.init.zeros_(self.linear.weight)
-            nn.init.zeros_(self.linear.bias)
+        # the other losses look at differences: a bias would have a gradient of rounding errors only, and Adam would follow them
+        self.bias = nn.Parameter(torch.zeros(1)) if loss == "bce" else None
 
     @property
     def measure(self) -> str:
@@ -56,8 +57,8 @@ class RerankTask(Task):
         if self.linear is not None:
             root = query_PD.shape[-1] ** 0.5  # features of unit vectors are small: back to about 1 each
             features = torch.cat([query_PD * document_PD * root, (query_PD - document_PD).abs()], dim=-1) * root
-            score_P = score_P + F.linear(features, self.linear.weight.float(), self.linear.bias.float()).squeeze(-1)
-        return score_P
+            score_P = score_P + F.linear(features, self.linear.weight.float()).squeeze(-1)
+        return score_P if self.bias is None else score_P + self.bias.float()
 
     def scores(self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None) -> tuple[Tensor, Tensor | None]:
         """(P,) raw scores in fp32 in the caller's order, and the auxiliary loss of the passes if there is one."""

@@ -142,7 +142,7 @@ class MemberWatch:
             return
         try:
             with self.log.open("ab") as stream:
-                stream.write((json.dumps(line) + "\n").encode())
+                stream.write(_line(line))
                 stream.flush()
                 os.fsync(stream.fileno())
                 state.log_bytes = stream.tell()
@@ -153,3 +153,7 @@ class MemberWatch:
         if self.main:
             self.log.touch()
             os.truncate(self.log, size)
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, allow_nan=False) + "\n").encode()

@@ -1,0 +1,65 @@
+"""Weights by learned scores of a layer's input: what `soft` is made of, and routers like it. Shapes as in `routing`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from twofold.core.routing import Batch, Roster, Router, generator
+
+Activate = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def activation(kind: str, temperature: float, total: float | None) -> Activate:
+    """Scores (…, E), mask → weights that sum to `total` (None: the number of experts seen, so that equal weights are all 1).
+
+    They are 0 where the mask is False, also where it is False everywhere. `kind` is "softmax" or "sigmoid" (normalised).
+    """
+    if kind not in ("softmax", "sigmoid") or temperature <= 0:
+        raise ValueError(f"activation {kind!r} at temperature {temperature}: use 'softmax' or 'sigmoid', above 0")
+
+    def activate(score: Tensor, mask: Tensor | None) -> Tensor:
+        score = score.float() / temperature
+        if mask is not None:
+            score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
+        weight = score.softmax(-1) if kind == "softmax" else F.normalize(score.sigmoid(), p=1, dim=-1)
+        if mask is None:
+            return weight * (score.shape[-1] if total is None else total)
+        return (weight * (mask.sum(-1, keepdim=True) if total is None else total)).masked_fill(~mask, 0.0)
+
+    return activate
+
+
+class ScoredRouter(Router):
+    """All experts that a task sees count, each by its score of the input, in fp32. Parameters are per expert: one can be added alone."""
+
+    def __init__(
+        self, d_in: int, roster: Roster, activate: Activate, *, hidden: int, level: str, task_input: bool, std: float, seed: int, key: str
+    ) -> None:
+        super().__init__()
+        if level not in ("sequence", "token"):
+            raise ValueError(f"level {level!r}: use 'sequence' or 'token'")
+        self.roster, self.activate, self.level = roster, activate, level
+        self.hidden = nn.Parameter(torch.randn(hidden, d_in, generator=generator(seed, key, "hidden")) * d_in**-0.5) if hidden else None
+        draws = {name: generator(seed, key, name) for name in roster.experts}
+        self.row = nn.ParameterDict({name: torch.randn(1, hidden or d_in, generator=draw) * std for name, draw in draws.items()})
+        pairs = [f"{task}>{name}" for task, names in roster.sees.items() for name in names if task_input]
+        self.bias = nn.ParameterDict({name: torch.zeros(1) for name in (*roster.experts, *pairs)})
+
+    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:  # noqa: ARG002
+        return self.activate(self.score(x, batch, experts), self.roster.mask(batch, experts, self.level)), self.level
+
+    def score(self, x: Tensor, batch: Batch, experts: tuple[str, ...]) -> Tensor:
+        """x (1, T, D) or (S, L, D) → linear or one-hidden-layer scores (S, E), or (…, E) per token."""
+        pooled = self.level == "sequence"
+        with torch.autocast(x.device.type, enabled=False):
+            x, row_EW = x.float(), torch.cat([self.row[name] for name in experts]).float()
+            if self.hidden is not None:
+                score = F.linear(F.gelu(F.linear(batch.pool(x) if pooled else x, self.hidden.float())), row_EW)
+            else:  # the mean of linear scores is the score of the mean, and E numbers are cheaper to pool than D
+                score = batch.pool(F.linear(x, row_EW)) if pooled else F.linear(x, row_EW)
+            bias_SE = torch.stack([torch.cat([self.bias[e] + self.bias.get(f"{task}>{e}", 0.0) for e in experts]) for task in batch.tasks])
+            return score + (bias_SE if pooled or len(bias_SE) == 1 else batch.spread(bias_SE, "sequence"))

@@ -1,0 +1,67 @@
+"""What every file of methods/ keeps, found by listing the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_trial import tiny_config, write_backbone, write_beir
+from twofold.data.sources import open_dataset
+from twofold.methods import Method
+from twofold.model.build import build_model
+from twofold.model.folder import load_system
+from twofold.plugins import build_plugin, describe, names
+from twofold.train.stages import trainable
+from twofold.train.trial import method_of, run_trial, spec_of
+
+METHODS = names("methods")
+BOTH = ("retrieve", "rerank")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("methods")
+    return write_backbone(folder / "backbone"), write_beir(folder / "beir")
+
+
+def test_there_are_methods_and_each_says_what_it_is() -> None:
+    assert {"zero_shot", "specialists", "shared_lora", "hard_lora", "moe_lora"} <= set(METHODS)
+    assert all(line for _, line in describe("methods"))
+
+
+@pytest.mark.parametrize("tasks", [BOTH, ("retrieve",), ("rerank",)])
+@pytest.mark.parametrize("name", METHODS)
+def test_it_serves_each_task_once(name: str, tasks: tuple[str, ...]) -> None:
+    method: Method = build_plugin("methods", name, {}, tasks=tasks)
+    assert method.name == name
+    assert sorted(method.serves) == sorted(tasks)
+    trained = {task for member in method.members for stage in member.stages for task in stage.tasks}
+    assert trained in (set(), set(tasks))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_its_stages_name_what_its_models_have(name: str, folders: tuple[Path, Path]) -> None:
+    config = tiny_config(*folders, method={"name": name})
+    for member in method_of(config).members:
+        model = build_model(spec_of(config, member))
+        for stage in member.stages:
+            chosen = trainable(model, stage)
+            ids = {id(parameter) for members in chosen.values() for _, parameter in members}
+            assert {id(parameter) for parameter in model.parameters() if parameter.requires_grad} == ids
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_trains_saves_and_opens_again(name: str, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWOFOLD_CACHE", str(folders[0].parent / "cache"))
+    config = tiny_config(*folders, method={"name": name}, optim={"steps": 2})
+    system = run_trial(config, tmp_path / "trial")
+    again = load_system(tmp_path / "trial" / "model")
+    dataset = open_dataset(folders[1])
+    queries = list(dataset.queries("test").values())
+    pairs = [(query, dataset.corpus.document("d3").body) for query in queries]
+    assert (system.encode_queries(queries) == again.encode_queries(queries)).all()
+    assert (system.score(pairs) == again.score(pairs)).all()
+    assert system.rerank_weight == again.rerank_weight
