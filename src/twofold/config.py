@@ -92,7 +92,7 @@ class DataConfig(Section):
     dev: str | None = None
     """The dataset whose dev split steers early stopping and the interpolation weight; "none" is the first of `train`."""
     title_pairs: float = Field(0.0, ge=0, le=1)
-    """Share of the retrieve batches that are title → text pairs of the corpus."""
+    """Share of the batches that are title → text pairs of the corpus, with BM25's hard negatives."""
     negatives: NegativesConfig = NegativesConfig()
     """Where hard negatives come from."""
     on_error: Literal["raise", "skip"] = "raise"

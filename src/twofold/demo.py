@@ -144,7 +144,7 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
             title,
             f"{values['before']:.3f}",
             f"{values['after']:.3f}",
-            f"{values['gain']:+.3f}",
+            f"{values['mean']:+.3f}",
             f"[{values['low']:+.3f}, {values['high']:+.3f}]",
         )
     console.print(table)

@@ -9,9 +9,10 @@ import torch
 
 from tests.model.conftest import BOTH, PLANS
 from tests.tiny import tiny_model
+from twofold.backbone.backbone import Backbone
 from twofold.backbone.load import load_model
 from twofold.errors import ConfigError
-from twofold.model.build import build_model, position_limit
+from twofold.model.build import build_model
 from twofold.model.spec import ModelSpec
 
 Backbones = Callable[[str], str]
@@ -46,7 +47,7 @@ def test_an_untrained_mixture_gives_the_backbones_vectors(backbones: Backbones) 
 def test_lengths_stay_within_the_positions(backbones: Backbones) -> None:
     tokens = build_model(ModelSpec(backbones("bert"), BOTH, max_length=1000, pair_length=1000, query_length=12)).tokens
     assert (tokens.max_length, tokens.pair_length) == (64, 64)
-    assert position_limit(tiny_model("roberta")) == 62
+    assert Backbone(tiny_model("roberta")).position_limit == 62
 
 
 def test_what_does_not_exist_is_named(backbones: Backbones) -> None:

@@ -70,6 +70,12 @@ class Backbone(nn.Module):
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @property
+    def position_limit(self) -> int:
+        """The most tokens of one text that the model's positions reach."""
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return (1 << 20) if limit is None else int(limit) - self._offset
+
     def forward(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, dict[str, Routing]]:
         """Hidden states (T, D) of the stream and what every router decided, both in the stream's order.
 

@@ -31,7 +31,7 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any) -> UnifiedModel:
     backbone = Backbone(
         model, pooling=spec.pooling, attention=spec.attention, precision=spec.precision
     )  # before injection: it proves packing on the bare model
-    limit = position_limit(model)
+    limit = backbone.position_limit
     tokens = TextTokens(
         tokenizer,
         max_length=min(spec.max_length, limit),
@@ -61,10 +61,3 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any) -> UnifiedModel:
 
     inject(model, spec.plan, names, bank, router)
     return UnifiedModel(spec, backbone, tokens, tasks)
-
-
-def position_limit(model: nn.Module) -> int:
-    """The most tokens that the backbone's positions reach."""
-    config: Any = model.config
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
-    return int(limit) - 2 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else int(limit)

@@ -118,7 +118,6 @@ class TwofoldModel(TwofoldPreTrained):  # type: ignore[no-untyped-call, unused-i
         none. Raises ValueError for a task that the model does not do and for a row longer than its positions reach.
         """
         from twofold.backbone.packed import Pack
-        from twofold.model.build import position_limit
 
         name = ASIDE.get(task or "query", task or "")
         if name not in self.unified.tasks:
@@ -130,7 +129,7 @@ class TwofoldModel(TwofoldPreTrained):  # type: ignore[no-untyped-call, unused-i
         width = self.unified.width
         sorted_NLD = torch.zeros(*input_ids.shape, width, device=self.unified.backbone.device)
         if lengths:
-            limit, usual = position_limit(self.unified.backbone.model), self.unified.tokens.max_length
+            limit, usual = self.unified.backbone.position_limit, self.unified.tokens.max_length
             if lengths[0] > limit:
                 better = f"tokenise with truncation=True, max_length={usual}"
                 raise ValueError(f"a row of {lengths[0]} tokens, and this model reads {limit}: {better}")

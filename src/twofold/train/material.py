@@ -52,12 +52,21 @@ def prepare_material(
         for kind, count in dataset.skipped.items():
             say(f"{name}: skipped {count} × {kind}")
         sets.append(TrainingSet(dataset, mine_negatives(config.data.negatives, dataset, bare, device, say).negatives))
-    judged, share = _together(sets), config.data.title_pairs
-    sources = dict.fromkeys(config.tasks, judged)
-    if share and "retrieve" in sources:
-        titles = _together([title_pairs(dataset) for dataset in opened.values()])
-        sources["retrieve"] = titles if share == 1 else Mixture([judged, titles], [1 - share, share])
-    return Material(sources, dev, tuple(opened))
+    source, share = _together(sets), config.data.title_pairs
+    if share:
+        titles = _together([_titles(dataset, config.data.negatives, say) for dataset in opened.values()])
+        source = titles if share == 1 else Mixture([source, titles], [1 - share, share])
+    return Material(dict.fromkeys(config.tasks, source), dev, tuple(opened))
+
+
+def _titles(dataset: Dataset, asked: NegativesConfig, say: Say) -> TrainingSet:
+    """Title → text pairs with BM25's hard negatives: the other texts of a batch are too easy for a title."""
+    pairs = title_pairs(dataset)
+    if not asked.bm25_depth:
+        return pairs
+    say(f"{pairs.name}: {len(pairs)} titles, hard negatives from BM25's top {asked.bm25_depth}")
+    mined = mine(pairs.dataset, depth=asked.bm25_depth, rank_range=(asked.skip_top, asked.bm25_depth))
+    return TrainingSet(pairs.dataset, mined.negatives)
 
 
 def _together(sources: list[ExampleSource]) -> ExampleSource:

@@ -62,10 +62,9 @@ def run_trial(
         return folders.load_system(folder / "model", device=accelerator.device)
     begun = time.monotonic()
     method = method_of(config)
-    bare = replace(spec_of(config, Member("bare", (), ())), tasks={"retrieve": {}})
     learning = any(member.stages for member in method.members)
     with accelerator.main_process_first():  # what is mined or made once is then in the cache
-        data = prepare_material(config, bare, accelerator.device, say, datasets or {}, learning=learning)
+        data = prepare_material(config, bare_spec(config), accelerator.device, say, datasets or {}, learning=learning)
     parts = [train_member(config, member, folder / "members", data, accelerator, resume, say, progress) for member in method.members]
     system, scores = assemble_system(parts, data, say)
     facts = {**facts_of(config, parts, data, time.monotonic() - begun), **({"dev": scores} if scores else {})}
@@ -156,6 +155,11 @@ def spec_of(config: TrialConfig, member: Member) -> ModelSpec:
         prompts={str(name): prompt for name, prompt in backbone.prompts.items()},
         seed=config.seed,
     )
+
+
+def bare_spec(config: TrialConfig) -> ModelSpec:
+    """The backbone without experts, as an embedder: what mines."""
+    return replace(spec_of(config, Member("bare", (), ())), tasks={"retrieve": {}})
 
 
 def _claim(config: TrialConfig, folder: Path, resume: bool) -> None:

@@ -1,0 +1,69 @@
+"""One short query, from text to vector: what a search box waits for.
+
+A query of 16 tokens through `UnifiedModel.encode` and through plain transformers in fp32 (tokenizer, model, mean, unit length). So little
+text is dominated by everything but products, so nothing that packing gains shows here. Below 1 is faster than transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench import _measure
+from bench._measure import interleaved, rounded
+from twofold.backbone.load import load_model
+
+TOKENS = 16
+REPEATS = 50
+
+
+def plain(backbone: str, text: str) -> Callable[[], Tensor]:
+    """What anybody writes with transformers."""
+    model, tokenizer = load_model(backbone)
+    model.eval()
+
+    @torch.inference_mode()
+    def call() -> Tensor:
+        inputs = tokenizer([text], truncation=True, max_length=TOKENS, return_tensors="pt")
+        return F.normalize(model(**inputs).last_hidden_state.mean(1), dim=-1)
+
+    return call
+
+
+def repeated(call: Callable[[], object], count: int) -> Callable[[], None]:
+    """A call often enough for the clock."""
+
+    def calls() -> None:
+        for _ in range(count):
+            call()
+
+    return calls
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    chosen = _measure.options(__doc__, arguments, rounds=9)
+    text = max(_measure.queries(chosen.texts, 64), key=lambda query: len(query.split()))  # long enough to be cut at 16 tokens
+    with _measure.one_thread():
+        calls: dict[str, Callable[[], object]] = {"transformers, fp32": plain(chosen.backbone, text)}
+        for precision in ("fp32", "bf16", "bf16-weights") if _measure.has_bf16() else ("fp32",):
+            for name, plan in {"ours": None, "mixture": _measure.OURS}.items():
+                model = _measure.model(chosen.backbone, plan, precision, TOKENS)
+                calls[f"{name}, {precision}"] = lambda model=model: model.encode([text])
+        count = 2 if chosen.quick else REPEATS
+        times = interleaved({name: repeated(call, count) for name, call in calls.items()}, chosen.rounds)
+        ratios = {f"{name} / transformers fp32": times.ratio(name, "transformers, fp32") for name in calls if name != "transformers, fp32"}
+        eager = min(ratio["value"] for name, ratio in ratios.items() if name.startswith("ours"))
+        milliseconds = {name: round(1000 / times.rate(name, count), 2) for name in calls}
+        content = _measure.result(
+            "query", __doc__, ratios, [("S8", {"eager": eager})], chosen, milliseconds=milliseconds, seconds=rounded(times.seconds)
+        )
+    _measure.show(content, chosen.to)
+    return content
+
+
+if __name__ == "__main__":
+    main()
