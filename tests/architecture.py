@@ -24,7 +24,7 @@ LAYERS = (
     "evaluate",
     "train",
     "search probes",
-    "demo serve study integrations",
+    "demo doctor serve study integrations",
     "cli",
 )
 """From the ground up. A part imports from the rows below its own, never from its own row."""

@@ -154,7 +154,7 @@ class DevConfig(Section):
     every: int = Field(0, ge=0)
     """Steps between two looks; 0 looks only at the end."""
     patience: int = Field(0, ge=0)
-    """Stop after so many looks without a better score; 0 never stops early."""
+    """Stop after so many looks without a better score; 0 never stops."""
     queries: int = Field(100, ge=1)
     """At most so many dev queries."""
     depth: int = Field(50, ge=1)

@@ -21,7 +21,7 @@ from twofold.errors import TrainingStopped
 from twofold.methods import Gradients
 from twofold.tasks.retrieve import RetrieveTask
 from twofold.train import loop
-from twofold.train.loop import LoopState, Progress, Setup, fit
+from twofold.train.loop import LoopState, Progress, Setup, fit, sum_gradients
 
 BOTH = ("retrieve", "rerank")
 
@@ -198,6 +198,30 @@ def test_going_on_in_the_middle_skips_what_is_done(make_config: MakeConfig) -> N
     assert state.step == 8
     assert fit(setup, LoopState(step=8), notes.hooks()).step == 8
     assert fit(setup, LoopState(step=5, stopped=True), notes.hooks()).step == 5
+
+
+class Pair:
+    """An accelerator of two processes, of which the other one brings `theirs`."""
+
+    num_processes, device = 2, torch.device("cpu")
+
+    def __init__(self, theirs: Tensor) -> None:
+        self.theirs = theirs
+
+    def reduce(self, own: Tensor, reduction: str) -> Tensor:
+        assert reduction == "sum"
+        return own + self.theirs
+
+
+def test_gradients_of_processes_are_added_and_none_is_missed() -> None:
+    """Ours, theirs, nobody's, and one that is not trained."""
+    both, ours, theirs, nobody, frozen = (nn.Parameter(torch.zeros(2)) for _ in range(5))
+    both.grad, ours.grad = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    frozen.requires_grad_(False)
+    brought = torch.tensor([1.0, 0, 1, 0, *(10.0, 20), *(0, 0), *(5, 6), *(0, 0)])
+    sum_gradients([both, ours, theirs, nobody, frozen], Pair(brought))  # type: ignore[arg-type]
+    found = [None if p.grad is None else p.grad.tolist() for p in (both, ours, theirs, nobody, frozen)]
+    assert found == [[11, 22], [3, 4], [5, 6], None, None]
 
 
 def broken(setup: Setup, monkeypatch: pytest.MonkeyPatch, harm: Any) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.train.children import Children
+from tests.train.children import Children, wait_for
 from tests.train.conftest import MakeConfig
 
 
-@pytest.mark.parametrize("method", ["specialists", "hard_lora", "moe_lora"])
+@pytest.mark.parametrize("method", ["specialists", "hard_lora", "moe_lora", "tests.train.pcgrad"])
 def test_two_processes_are_one_of_twice_the_batch(method: str, children: Children, make_config: MakeConfig, tmp_path: Path) -> None:
     """Gloo on the CPU. The reranking head takes no part in retrieval, nor one task's expert in the other task."""
     options = {"method": {"name": method}, "optim": {"steps": 3, "lr": 1e-3}}
@@ -34,3 +36,23 @@ def test_two_processes_are_one_of_twice_the_batch(method: str, children: Childre
         assert want.keys() == got.keys()
         for name in want:
             assert (want[name] - got[name]).abs().max() <= 1e-5, name
+
+
+def test_one_asked_to_stop_stops_all(children: Children, make_config: MakeConfig, tmp_path: Path) -> None:
+    """They agree on the step after which they stop, save once, and go on together."""
+    config, folder = make_config(optim={"steps": 30}), tmp_path / "trial"
+    log = folder / "members" / "unified" / "log.jsonl"
+
+    def ask_the_second(pids: list[int]) -> None:
+        assert wait_for(lambda: log.exists() and len(log.read_bytes().splitlines()) >= 3)
+        os.kill(pids[1], signal.SIGTERM)
+
+    (first, words), (second, more) = children.run(config, folder, ask_the_second, processes=2)
+    assert (first, second) == (1, 1)
+    assert "stopped by a signal to another process after step" in words
+    assert "stopped by SIGTERM after step" in more
+    stopped_at = len(log.read_bytes().splitlines())
+    assert (folder / "members" / "unified" / "checkpoints" / f"step-{stopped_at:09d}" / "manifest.json").is_file()
+    assert children.run(config, folder, processes=2, resume=True) == [[0, ""], [0, ""]]
+    assert children.run(config, tmp_path / "whole", processes=2) == [[0, ""], [0, ""]]
+    assert log.read_bytes() == Path(str(log).replace(str(folder), str(tmp_path / "whole"))).read_bytes()
