@@ -95,7 +95,9 @@ def _some(texts: Mapping[str, str], count: int, words: int = 0) -> list[str]:
     return (found * (count // len(found) + 1))[:count]
 
 
-def model(backbone: str, plan: LayerPlan | None = None, precision: str = "fp32", length: int = 256, attention: str = "auto") -> UnifiedModel:
+def model(
+    backbone: str, plan: LayerPlan | None = None, precision: str = "fp32", length: int = 256, attention: str = "auto"
+) -> UnifiedModel:
     """A unified model in eval mode; its experts are made random, since fresh ones are zero."""
     settings = {"precision": precision, "attention": attention, "max_length": length, "pair_length": length}
     spec = ModelSpec(backbone, TASKS, plan=plan or LayerPlan(), query_length=min(64, length // 4), **settings)

@@ -61,7 +61,9 @@ def measured(kind: str, chosen: argparse.Namespace, folder: Path) -> dict[str, f
     command = [sys.executable, "-m", "bench.memory", "--child", kind, str(folder), "--backbone", chosen.backbone, "--texts", chosen.texts]
     paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    done = subprocess.run([*command, *(["--quick"] if chosen.quick else [])], capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    done = subprocess.run(
+        [*command, *(["--quick"] if chosen.quick else [])], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -87,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             times = _measure.Times({kind: [each[kind][what] for each in rounds] for kind in ("one", "two")})
             ratios[f"{what}: one model / two"] = times.ratio("one", "two")
         megabytes = {kind: {what: [round(each[kind][what], 1) for each in rounds] for what in rounds[0][kind]} for kind in ("one", "two")}
-        content = _measure.result("memory", __doc__, ratios, [("S9", ratios["weights: one model / two"]["value"])], chosen, megabytes=megabytes)
+        content = _measure.result(
+            "memory", __doc__, ratios, [("S9", ratios["weights: one model / two"]["value"])], chosen, megabytes=megabytes
+        )
     _measure.show(content, chosen.to)
     return content
 

@@ -83,7 +83,9 @@ def xlora(backbone: str, folder: Path) -> Any:
         adapter = get_peft_model(Inside(base), lora([f"model.{name}" for name in target_layers(base, ".*")]), adapter_name="default")
         adapter.save_pretrained(folder / str(i))
     base, _ = load_model(backbone)
-    settings = XLoraConfig(hidden_size=base.config.hidden_size, adapters={str(i): str(folder / str(i)) for i in range(4)}, layerwise_scalings=True)
+    settings = XLoraConfig(
+        hidden_size=base.config.hidden_size, adapters={str(i): str(folder / str(i)) for i in range(4)}, layerwise_scalings=True
+    )
     return get_peft_model(Inside(base), settings).eval()
 
 
@@ -98,7 +100,9 @@ def peft_pass(model: Any, ids_SL: Tensor, precision: str, **inputs: Any) -> Call
     return call
 
 
-def measure(precision: str, chosen: Any, peers: dict[str, Any], count: int, length: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def measure(
+    precision: str, chosen: Any, peers: dict[str, Any], count: int, length: int
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Ratios, seconds and sizes in one precision."""
     models = {name: _measure.model(chosen.backbone, plan, precision) for name, plan in PLANS.items()}
     models["folded"].fold("retrieve")
@@ -136,14 +140,27 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     ratios: dict[str, Any] = {}
     seconds: dict[str, Any] = {}
     with _measure.one_thread(), tempfile.TemporaryDirectory() as folder:
-        peers = {"transformers": load_model(chosen.backbone)[0].eval(), **peft_models(chosen.backbone), "xlora": xlora(chosen.backbone, Path(folder))}
+        peers = {
+            "transformers": load_model(chosen.backbone)[0].eval(),
+            **peft_models(chosen.backbone),
+            "xlora": xlora(chosen.backbone, Path(folder)),
+        }
         for precision in precisions:
             found, times, sizes = measure(precision, chosen, peers, count, length)
             ratios, seconds = {**ratios, **found}, {**seconds, **times}
-        worst = {name: max(ratios[f"{name} / bare, {p}, {shape}"]["value"] for p in precisions for shape in ("equal", "mixed")) for name in ("mixture", "folded")}
+        worst = {
+            name: max(ratios[f"{name} / bare, {p}, {shape}"]["value"] for p in precisions for shape in ("equal", "mixed"))
+            for name in ("mixture", "folded")
+        }
         over = {name: ratios[f"mixture / {name}, fp32, equal"]["value"] for name in ("peft_sum", "peft_mixed_batch", "xlora")}
         content = _measure.result(
-            "mixture", __doc__, ratios, [("S5", worst["mixture"]), ("S6", over), ("S7", worst["folded"])], chosen, sizes=sizes, seconds=seconds
+            "mixture",
+            __doc__,
+            ratios,
+            [("S5", worst["mixture"]), ("S6", over), ("S7", worst["folded"])],
+            chosen,
+            sizes=sizes,
+            seconds=seconds,
         )
     _measure.show(content, chosen.to)
     return content

@@ -51,7 +51,9 @@ def systems(backbone: str, precisions: Sequence[str], length: int) -> dict[str, 
     return found
 
 
-def speeds(kind: str, models: dict[str, Any], texts: list[str], rounds: int, precisions: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+def speeds(
+    kind: str, models: dict[str, Any], texts: list[str], rounds: int, precisions: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
     """Ratios, seconds, and useful tokens per second of one list of texts."""
     variants = {name: (lambda model=model: model.encode(texts)) for name, model in models.items()}
     times = interleaved(variants, rounds)
@@ -119,8 +121,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             found, seconds[kind], rates[kind] = speeds(kind, systems_here, texts, rounds, precisions)
             ratios |= found
         equal = equality(models, jobs["mixed_64"][1], chosen.texts, queries)
-        speed = {kind: min(ratios[f"sentence-transformers / ours, {p}, {kind}"]["value"] for p in precisions) for kind in ("mixed_64", "texts_1500", "equal_lengths")}
-        board: list[tuple[str, Any]] = [("S2", speed), ("S11", {key: value for key, value in equal.items() if not key.startswith("bf16_weights")})]
+        speed = {
+            kind: min(ratios[f"sentence-transformers / ours, {p}, {kind}"]["value"] for p in precisions)
+            for kind in ("mixed_64", "texts_1500", "equal_lengths")
+        }
+        board: list[tuple[str, Any]] = [
+            ("S2", speed),
+            ("S11", {key: value for key, value in equal.items() if not key.startswith("bf16_weights")}),
+        ]
         if "bf16-weights" in precisions:
             board.append(("S3", ratios["sentence-transformers fp32 / ours bf16, mixed_64"]["value"]))
         content = _measure.result("packed", __doc__, ratios, board, chosen, equality=equal, useful_tokens_per_second=rates, seconds=seconds)

@@ -50,16 +50,25 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             models[f"mixture, {precision}"] = _measure.model(chosen.backbone, _measure.OURS, precision, LENGTH)
             models[f"bare, {precision}"] = _measure.model(chosen.backbone, LayerPlan(), precision, LENGTH)
         query = _measure.queries(chosen.texts, 1)[0]
-        lists = {"mixed": _measure.documents(chosen.texts, count), "equal": _measure.documents(chosen.texts, count, words=10 if chosen.quick else LENGTH)}
+        lists = {
+            "mixed": _measure.documents(chosen.texts, count),
+            "equal": _measure.documents(chosen.texts, count, words=10 if chosen.quick else LENGTH),
+        }
         for kind, documents in lists.items():
             pairs = [(query, document) for document in documents]
             variants: dict[str, Any] = {}
             for name, model in models.items():
-                variants[name] = (lambda model=model: model.predict(pairs)) if name.startswith("cross") else (lambda model=model: model.score(pairs))
+                variants[name] = (
+                    (lambda model=model, pairs=pairs: model.predict(pairs))
+                    if name.startswith("cross")
+                    else (lambda model=model, pairs=pairs: model.score(pairs))
+                )
             times = interleaved(variants, chosen.rounds)
             for precision in precisions:
                 for name in ("mixture", "bare"):
-                    ratios[f"cross-encoder / {name}, {precision}, {kind}"] = times.ratio(f"cross-encoder, {precision}", f"{name}, {precision}")
+                    ratios[f"cross-encoder / {name}, {precision}, {kind}"] = times.ratio(
+                        f"cross-encoder, {precision}", f"{name}, {precision}"
+                    )
             for name in ("mixture", "bare"):
                 if f"{name}, bf16" in models:
                     ratios[f"cross-encoder fp32 / {name} bf16, {kind}"] = times.ratio("cross-encoder, fp32", f"{name}, bf16")

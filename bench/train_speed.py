@@ -44,7 +44,9 @@ def batch(dataset: str, size: int) -> list[Example]:
 
 def ours(backbone: str, plan: LayerPlan, examples: list[Example], length: int, precision: str) -> tuple[Callable[[], float], int]:
     """One optimiser step of ours, and how many tokens it sees."""
-    spec = ModelSpec(backbone, {"retrieve": {}}, plan=plan, precision=precision, max_length=length, pair_length=length, query_length=min(64, length // 4))
+    spec = ModelSpec(
+        backbone, {"retrieve": {}}, plan=plan, precision=precision, max_length=length, pair_length=length, query_length=min(64, length // 4)
+    )
     model = build_model(spec).train()
     task = model.tasks["retrieve"]
     assert isinstance(task, RetrieveTask)
@@ -114,7 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 differences[f"{precision}{kind}"] = round(max(losses.values()) - min(losses.values()), 6)
         worst = min(ratio["value"] for name, ratio in ratios.items() if name.startswith("mixture") and "documents" not in name)
         content = _measure.result(
-            "train_speed", __doc__, ratios, [("S10", worst)], chosen, loss_difference=differences, useful_tokens_per_second=rates, seconds=seconds
+            "train_speed",
+            __doc__,
+            ratios,
+            [("S10", worst)],
+            chosen,
+            loss_difference=differences,
+            useful_tokens_per_second=rates,
+            seconds=seconds,
         )
     _measure.show(content, chosen.to)
     return content

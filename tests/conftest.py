@@ -6,8 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Several threads make tiny tensors slow, and on a busy machine very slow."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,9 @@ def test_errors_are_one_line_and_exit_code_two(
     assert ended.value.code == 2 and said in told.replace("\n", "") and "Traceback" not in told
 
 
-def test_a_changed_byte_is_refused_by_name(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_byte_is_refused_by_name(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "model"
     shutil.copytree(model, copy)
     (copy / "README.md").write_text("something else")

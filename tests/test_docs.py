@@ -26,16 +26,22 @@ def test_the_router_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "lean_pkg" / "lean.py").write_text(blocks("docs/add-a-router.md", "python")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
     roster = Roster(("embedding", "shared"), {"retrieve": ("embedding", "shared"), "rerank": ("shared",)})
-    router = plugins.build_plugin("routers", "lean_pkg.lean", {"favourite": "shared"}, d_in=8, roster=roster, tasks=("retrieve", "rerank"), seed=0, key="x")
+    router = plugins.build_plugin(
+        "routers", "lean_pkg.lean", {"favourite": "shared"}, d_in=8, roster=roster, tasks=("retrieve", "rerank"), seed=0, key="x"
+    )
     assert router.constant("rerank", ("embedding", "shared")).tolist() == [0.0, 1.0]
     with pytest.raises(ValueError, match="no expert"):
-        plugins.build_plugin("routers", "lean_pkg.lean", {"favourite": "nobody"}, d_in=8, roster=roster, tasks=("retrieve", "rerank"), seed=0, key="x")
+        plugins.build_plugin(
+            "routers", "lean_pkg.lean", {"favourite": "nobody"}, d_in=8, roster=roster, tasks=("retrieve", "rerank"), seed=0, key="x"
+        )
 
 
 def test_readme_commands_name_what_exists() -> None:
     """Every `twofold COMMAND` and every config that README names is there."""
     text = (ROOT / "README.md").read_text()
-    listed = subprocess.run([sys.executable, "-c", "from twofold.cli import main; main()", "--help"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        [sys.executable, "-c", "from twofold.cli import main; main()", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     for command in set(re.findall(r"^twofold (\w+)", text, flags=re.MULTILINE)):
         assert command in listed, command
     for config in set(re.findall(r"configs/[\w/.-]+\.toml", text)):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from twofold.errors import TwofoldError
+from twofold.errors import TrainingStopped, TwofoldError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 out, err = Console(soft_wrap=True), Console(stderr=True)
@@ -29,7 +29,7 @@ def main() -> None:
         app()
     except TwofoldError as error:
         err.print(f"twofold: {error}", style="red", markup=False)
-        sys.exit(1 if type(error).__name__ == "TrainingStopped" else 2)
+        sys.exit(1 if isinstance(error, TrainingStopped) else 2)
 
 
 def bar() -> Progress:

@@ -105,7 +105,9 @@ def test_run_knows_every_script() -> None:
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(ROOT / "bench" / "run"), "--root", str(root), *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "run"), "--root", str(root), *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_run_renders_the_page_from_results_alone(small: list[str], tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluate.toy import ToySystem, toy_dataset
 
+from tests.evaluate.toy import ToySystem, toy_dataset
 from twofold.errors import DataError, NotComparable
 from twofold.evaluate.compare import compare
 from twofold.evaluate.evaluation import Evaluation, Settings, evaluate

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.evaluate.toy import ToySystem, toy_dataset
 
+from tests.evaluate.toy import ToySystem, toy_dataset
 from twofold.errors import DataError
 from twofold.evaluate.evaluation import Evaluation, Settings, evaluate
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.evaluate.toy import ToySystem, toy_dataset
 
+from tests.evaluate.toy import ToySystem, toy_dataset
 from twofold.evaluate.measures import mean, per_query
 from twofold.evaluate.reranking import oracle, rerank_run, tune_weight
 from twofold.ranking import ranked

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.evaluate.toy import TOPICS, ToySystem, toy_dataset
 
+from tests.evaluate.toy import TOPICS, ToySystem, toy_dataset
 from twofold.data.corpus import Corpus
 from twofold.data.sources import Dataset
 from twofold.errors import DataError

@@ -7,19 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.tiny_trial import tiny_config, write_backbone, write_beir
 from tests.train.children import Children
 from twofold.config import TrialConfig
 
 MakeConfig = Callable[..., TrialConfig]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Several threads make tiny tensors slow, and on a busy machine very slow."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
