@@ -59,9 +59,8 @@ def run_demo(folder: Path, *, console: Console, steps: int | None = None, datase
     console.print("[bold]Twofold[/bold]: one model that retrieves and reranks. Everything below happens on this machine.\n")
     data = dataset or open_dataset("pydocs").subset(documents=DOCUMENTS, queries=QUERIES)
     counts = ", ".join(f"{len(data.queries(split))} {split}" for split in data.splits)
-    console.print(
-        f"data: {len(data.corpus):,} Python functions; queries: {counts}; Python {platform.python_version()}, sha256 {data.fingerprint[:12]}"
-    )
+    console.print(f"data: {len(data.corpus):,} functions of Python {platform.python_version()}, sha256 {data.fingerprint[:12]}")
+    console.print(f"queries: {counts}\n")
     systems, results = {}, {}
     for method, count in (("zero_shot", 0), ("moe_lora", STEPS if steps is None else steps)):
         systems[method] = _trained(method, count, folder, data, console)
