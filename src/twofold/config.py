@@ -245,12 +245,11 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> TrialConfig:
 
 def _spell_none(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with the word "none" for None; options are left as they are, since they are not ours to spell."""
-    spelt = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and key != "options":
-            value = _spell_none(value)
-        spelt[key] = NONE if value is None else value
-    return spelt
+
+    def spell(key: str, value: Any) -> Any:
+        return _spell_none(value) if isinstance(value, Mapping) and key != "options" else NONE if value is None else value
+
+    return {key: spell(key, value) for key, value in values.items()}
 
 
 def _complaints(error: ValidationError, path: str, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
@@ -288,8 +287,7 @@ def _keys(section: type[BaseModel], at: tuple[str, ...]) -> Iterator[tuple[str, 
     """Every dotted key of a section; `*` stands for a name that the user chooses."""
     for name, field in section.model_fields.items():
         yield (*at, name)
-        inner = (field.annotation, *get_args(field.annotation))
-        for each in inner:
+        for each in (field.annotation, *get_args(field.annotation)):
             if isinstance(each, type) and issubclass(each, BaseModel):
                 yield from _keys(each, (*at, name) if each is field.annotation else (*at, name, "*"))
 
