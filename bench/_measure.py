@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from twofold import provenance
 from twofold.backbone.memory import keep_freed_memory
-from twofold.core.inject import Expert, LayerPlan, mixtures
+from twofold.core.inject import Expert, LayerPlan, mixtures, target_layers
 from twofold.data.sources import open_dataset
 from twofold.model.build import build_model
 from twofold.model.spec import ModelSpec
@@ -110,6 +110,31 @@ def model(
     return built
 
 
+def matrix_rate(dtype: torch.dtype, size: int = 4096) -> float:
+    """FLOP/s of the fastest product that torch has here, on shapes of an encoder of 384 features: what `linear` takes, or oneDNN.
+
+    On some processors `linear` in fp32 takes a library that is slower than oneDNN by half.
+    """
+    ways = [torch.nn.functional.linear]
+    if torch.backends.mkldnn.is_available():
+        ways.append(lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], ""))
+    best = 0.0
+    with torch.inference_mode():
+        for d_in, d_out in ((384, 1536), (1536, 384)):
+            x, w = torch.randn(size, d_in).to(dtype), torch.randn(d_out, d_in).to(dtype)
+            times = interleaved({str(i): (lambda way=way, x=x, w=w: way(x, w)) for i, way in enumerate(ways)}, 5)
+            best = max(best, *(times.rate(name, 2 * size * d_in * d_out) for name in times.seconds))
+    return best
+
+
+def useful_flops(model: UnifiedModel, lengths: Sequence[int]) -> float:
+    """FLOPs of the linear layers of the blocks, and of attention inside each text; nothing for padding."""
+    linears = [model.backbone.model.get_submodule(name) for name in target_layers(model.backbone.model, ".*")]
+    layers = int(model.backbone.config.num_hidden_layers)
+    attention = 4 * layers * model.width * sum(length**2 for length in lengths)
+    return 2 * sum(lengths) * sum(linear.weight.numel() for linear in linears) + attention
+
+
 @dataclass
 class Times:
     """Seconds of every variant in every round."""
@@ -141,8 +166,17 @@ def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> Ti
     return Times(seconds)
 
 
+CLOCK = "CPU seconds of one thread; variants take turns in one process; freed memory is kept (M_TRIM_THRESHOLD) for all of them"
+
+
 def result(
-    name: str, doc: str, ratios: Mapping[str, Any], scoreboard: Sequence[tuple[str, Any]], chosen: argparse.Namespace, **details: Any
+    name: str,
+    doc: str,
+    ratios: Mapping[str, Any],
+    scoreboard: Sequence[tuple[str, Any]],
+    chosen: argparse.Namespace,
+    clock: str = CLOCK,
+    **details: Any,
 ) -> dict[str, Any]:
     """One result: ratios first, then what the scoreboard reads, then how it came about."""
     return {
@@ -153,7 +187,7 @@ def result(
         "what": doc.strip(),
         **details,
         "settings": {"quick": chosen.quick, "rounds": chosen.rounds, "backbone": chosen.backbone, "texts": chosen.texts},
-        "clock": "CPU seconds of one thread; variants take turns in one process; freed memory is kept (M_TRIM_THRESHOLD) for all of them",
+        "clock": clock,
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "environment": provenance.environment(),
     }

@@ -6,11 +6,13 @@ mixed_64 is what a server finds in its queue, 32 queries and 32 documents; docum
 built, equal_lengths the case in which there is nothing to gain. "padding" is the other side's tokens with padding over its tokens
 without. Ratios are sentence-transformers' time over ours in the same precision (bf16-weights: all weights in bf16 on both sides); S2 is
 the lower of the two precisions. "bf16" is ours in mixed precision over sentence-transformers' default, fp32: what choosing the precision
-gains on a processor that has bf16 (S3).
+gains on a processor that has bf16 (S3). S1 is the useful work of texts_1500, padding not counted, over the fastest matrix
+product that torch has on the machine.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,6 +103,18 @@ def equality(models: dict[str, Any], texts: list[str], dataset: str, queries: in
     return found
 
 
+def limits(precisions: Sequence[str]) -> list[str]:
+    """The precisions of ours whose share of the machine's limit is taken."""
+    return ["fp32", "bf16"] if "bf16-weights" in precisions else ["fp32"]
+
+
+def of_the_limit(model: UnifiedModel, texts: list[str], seconds: Sequence[float]) -> dict[str, float]:
+    """Useful GFLOP/s of encoding over the fastest matrix product of the machine in the same precision, measured now."""
+    reached = _measure.useful_flops(model, model.tokens.texts(texts).lengths) / statistics.median(seconds)
+    limit = _measure.matrix_rate(torch.float32 if model.spec.precision == "fp32" else torch.bfloat16)
+    return {"share": round(reached / limit, 4), "gflops": round(reached / 1e9, 1), "limit_gflops": round(limit / 1e9, 1)}
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = _measure.options(__doc__, arguments, rounds=5)
     few, many, length, queries = (8, 12, 16, 8) if chosen.quick else (64, 1500, 128, 500)
@@ -125,13 +139,17 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             kind: min(ratios[f"sentence-transformers / ours, {p}, {kind}"]["value"] for p in precisions)
             for kind in ("mixed_64", "texts_1500", "equal_lengths")
         }
+        bulk = jobs["texts_1500"][1]
+        shares = {name: of_the_limit(models[f"ours, {name}"], bulk, seconds["texts_1500"][f"ours, {name}"]) for name in limits(precisions)}
         board: list[tuple[str, Any]] = [
+            ("S1", {name: share["share"] for name, share in shares.items()}),
             ("S2", speed),
             ("S11", {key: value for key, value in equal.items() if not key.startswith("bf16_weights")}),
         ]
         if "bf16-weights" in precisions:
             board.append(("S3", ratios["sentence-transformers fp32 / ours bf16, mixed_64"]["value"]))
-        content = _measure.result("packed", __doc__, ratios, board, chosen, equality=equal, useful_tokens_per_second=rates, seconds=seconds)
+        figures = {"equality": equal, "useful_tokens_per_second": rates, "share_of_the_limit": shares, "seconds": seconds}
+        content = _measure.result("packed", __doc__, ratios, board, chosen, **figures)
     _measure.show(content, chosen.to)
     return content
 
