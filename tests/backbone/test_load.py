@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+from transformers.utils import logging
 
 from tests.tiny import bert_tokenizer, tiny_model
 from twofold.backbone.backbone import Backbone
@@ -106,3 +107,10 @@ def test_real_weights_give_the_vectors_of_sentence_transformers(minilm: tuple[to
             got = F.normalize(backbone.pool(backbone(pack, "retrieve")[0], pack), dim=-1)
             want = theirs.encode(texts, prompt="query: " if prompt else None, convert_to_tensor=True, normalize_embeddings=True)
             torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
+def test_loading_says_nothing_of_unused_weights(capfd: pytest.CaptureFixture[str]) -> None:
+    level = logging.get_verbosity()
+    load_model(MINILM)
+    told = capfd.readouterr().err
+    assert "LOAD REPORT" not in told and "Loading weights" not in told and logging.get_verbosity() == level

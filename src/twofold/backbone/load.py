@@ -7,6 +7,8 @@ import importlib
 import importlib.util
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 from twofold.errors import ConfigError
 
@@ -85,12 +88,27 @@ def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None)
         without_dropout(config)
         config._attn_implementation = None  # a config may name a kernel to be downloaded and run
         wanted = {"dtype": DTYPES[precision], "use_safetensors": True, "output_loading_info": True, **extras(config)}
-        model, info = AutoModel.from_pretrained(path, config=config, trust_remote_code=False, **wanted)
+        with _quietly():
+            model, info = AutoModel.from_pretrained(path, config=config, trust_remote_code=False, **wanted)
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"backbone {name!r} cannot be opened: {str(error).splitlines()[0]}") from error
     if missing := sorted(info["missing_keys"]):
         raise ConfigError(f"backbone {name!r}: its checkpoint lacks {len(missing)} weights, for example {missing[:3]}")
     return model, tokens
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' bars and its report of unused weights; what matters of it, missing ones, is an error here."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def extras(config: Any) -> dict[str, Any]:
