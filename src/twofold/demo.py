@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from twofold import provenance
 from twofold.backbone.memory import keep_freed_memory
 from twofold.config import TrialConfig
 from twofold.data.sources import Dataset, open_dataset
@@ -25,7 +26,7 @@ from twofold.model.system import System
 from twofold.train.loop import Progress as Pace
 from twofold.train.trial import run_trial
 
-DOCUMENTS, QUERIES, DEPTH, STEPS = 1500, 1500, 10, 40
+DOCUMENTS, QUERIES, DEPTH, STEPS = 1500, 1500, 10, 30
 TASKS = {"retrieve": {"batch": 24, "negatives": 1}, "rerank": {"batch": 12, "negatives": 3}}
 SETTINGS = Settings(depth=DEPTH, bm25_rerank_depth=DEPTH)
 ROWS = {
@@ -36,13 +37,14 @@ ROWS = {
 
 
 def demo_config(method: str, steps: int, seed: int = 0) -> TrialConfig:
-    """The demo's settings: short texts, few negatives, tens of steps."""
+    """The demo's settings: short texts, few negatives, tens of steps; mixed precision where the processor has bf16."""
+    precision = "bf16" if {"avx512_bf16", "amx_bf16"} & set(provenance.cpu()["flags"]) else "fp32"
     return TrialConfig.model_validate(
         {
             "name": f"demo-{method}",
             "seed": seed,
             "method": {"name": method},
-            "backbone": {"max_length": 96, "pair_length": 128, "query_length": 32},
+            "backbone": {"max_length": 96, "pair_length": 128, "query_length": 32, "precision": precision},
             "data": {"train": ["pydocs"], "negatives": {"bm25_depth": 20, "model_depth": 0}},
             "tasks": TASKS,
             "optim": {"steps": steps, "lr": 1e-3},
@@ -118,6 +120,7 @@ def _report(results: Mapping[str, Evaluation], system: System, seconds: float) -
         "kind": "demo",
         "data": dict(after.data),
         "python": platform.python_version(),
+        "precision": system.embedder.spec.precision,
         "rows": rows,
         "bm25": after.rows["bm25"]["nDCG@10"],
         "oracle": after.rows["oracle"]["nDCG@10"],
