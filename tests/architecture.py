@@ -15,7 +15,7 @@ from typing import TypeGuard
 PACKAGE = "twofold"
 LAYERS = (
     "errors nearest records",
-    "toml",
+    "complaints toml",
     "core losses config plugins provenance",
     "backbone banks routers data ranking",
     "tasks checkpoint",

@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from twofold import toml
+from twofold.complaints import complaints
 from twofold.errors import ConfigError
-from twofold.nearest import nearest
 
 NONE = "none"
 TASKS: dict[str, dict[str, int]] = {"retrieve": {}, "rerank": {"negatives": 3}}
@@ -89,8 +89,10 @@ class DataConfig(Section):
 
     train: list[str] = Field(min_length=1)
     """Datasets to train on: folders, names, `pydocs`, `hub:OWNER/NAME`, `ir_datasets:NAME`."""
-    dev: str | None = None
-    """The dataset whose dev split steers early stopping and the interpolation weight; "none" is the first of `train`."""
+    shares: list[Annotated[float, Field(gt=0)]] | None = None
+    """Each dataset's share of the batches, in the order of `train`; "none": in proportion to their queries."""
+    dev: str | list[str] | None = None
+    """Datasets whose dev splits steer early stopping and the interpolation weight; "none" is the first of `train`."""
     title_pairs: float = Field(0.0, ge=0, le=1)
     """Share of the batches that are title → text pairs of the corpus, with BM25's hard negatives."""
     negatives: NegativesConfig = NegativesConfig()
@@ -240,7 +242,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> TrialConfig:
     try:
         return TrialConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_complaints(error, str(path), origins))) from error
+        raise ConfigError("\n".join(complaints(error, TrialConfig, str(path), origins))) from error
 
 
 def _spell_none(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,51 +252,3 @@ def _spell_none(values: Mapping[str, Any]) -> dict[str, Any]:
         return _spell_none(value) if isinstance(value, Mapping) and key != "options" else NONE if value is None else value
 
     return {key: spell(key, value) for key, value in values.items()}
-
-
-def _complaints(error: ValidationError, path: str, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
-    """One line for each thing wrong, beginning with the file or the override that said it."""
-    for detail in error.errors():
-        keys = tuple(str(part) for part in detail["loc"])
-        key = ".".join(keys)
-        said = [origin for at, origin in origins.items() if keys[: len(at)] == at]
-        where = said[-1] if said else path
-        if detail["type"] == "extra_forbidden":
-            yield f"{where}: unknown key {key!r}; {_guess(keys)}"
-        elif keys[-1] == "[key]":  # one of a few fixed keys, such as a prompt's
-            yield f"{where}: unknown key {key.removesuffix('.[key]')!r}: {detail['msg']}"
-        elif detail["type"] == "missing":
-            yield f"{where}: {key!r} is missing: {_describe(keys)}"
-        else:
-            yield f"{where}: {key} = {detail['input']!r}: {detail['msg']}"
-
-
-def _guess(keys: tuple[str, ...]) -> str:
-    """The nearest valid key to an unknown one: the same word elsewhere, else a similar word in its table, else one anywhere."""
-    *table, name = keys
-    everywhere = list(_keys(TrialConfig, ()))
-    here = [each[-1] for each in everywhere if len(each) == len(keys) and all(a in ("*", b) for a, b in zip(each, table, strict=False))]
-    names = [each[-1] for each in everywhere]
-    near = name if name in names else nearest(name, here) or nearest(name, names)
-    known = f"here is: {', '.join(here)}"
-    if near is None:
-        return known
-    found = (*table, near) if near in here else everywhere[names.index(near)]
-    return f"did you mean {'.'.join(found)!r}? ({known})"
-
-
-def _keys(section: type[BaseModel], at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Every dotted key of a section; `*` stands for a name that the user chooses."""
-    for name, field in section.model_fields.items():
-        yield (*at, name)
-        for each in (field.annotation, *get_args(field.annotation)):
-            if isinstance(each, type) and issubclass(each, BaseModel):
-                yield from _keys(each, (*at, name) if each is field.annotation else (*at, name, "*"))
-
-
-def _describe(keys: tuple[str, ...]) -> str:
-    """The description of a field."""
-    model: Any = TrialConfig
-    for key in keys[:-1]:
-        model = model.model_fields[key].annotation
-    return str(model.model_fields[keys[-1]].description)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from tests.tiny_trial import tiny_unified
 from twofold.data.sources import Dataset, open_dataset
 from twofold.errors import DataError
 from twofold.model.system import System
-from twofold.train.dev import DevSet
+from twofold.train.dev import DevSet, DevSets
 
 
 def toy() -> Dataset:
@@ -77,7 +78,7 @@ def test_a_perfect_model_looks_perfect() -> None:
 
 
 def test_a_bad_reranker_gets_no_weight_and_a_good_one_does() -> None:
-    dev = DevSet.of(toy(), queries=100, depth=10)
+    dev = DevSets((DevSet.of(toy(), queries=100, depth=10),))
 
     class Backwards(ToySystem):
         def score(self, pairs: Any) -> Any:
@@ -95,3 +96,21 @@ def test_a_bad_reranker_gets_no_weight_and_a_good_one_does() -> None:
     weight, scores = dev.tune(cast(System, Blind()))
     assert weight > 0
     assert scores["dense"] < scores["pipeline"] == 1
+
+
+def test_several_sets_count_the_same_and_their_ids_do_not_meet() -> None:
+    one = DevSet.of(toy(), queries=100, depth=10)
+    other = DevSet.of(replace(toy(), name="other"), queries=3, depth=10)
+    model: Any = ToySystem()
+    model.tasks = ("retrieve", "rerank")
+    assert DevSets((one, other)).look(model) == {"retrieve": 1.0, "rerank": 1.0}
+    seen: list[int] = []
+
+    class Counting(ToySystem):
+        def score(self, pairs: Any) -> Any:
+            seen.append(len(pairs))
+            return super().score(pairs)
+
+    _, scores = DevSets((one, other)).tune(cast(System, Counting()))
+    assert scores["dense"] == 1
+    assert sum(seen) == sum(len(row) for dev in (one, other) for row in dev.runs(cast(System, ToySystem()))[1].values())

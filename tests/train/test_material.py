@@ -39,7 +39,7 @@ def test_both_tasks_learn_from_the_same_examples_with_mined_negatives(make_confi
 def test_dev_and_data_are_the_same_for_every_method(make_config: MakeConfig) -> None:
     pieces = [material(make_config(method={"name": name}))[0] for name in ("moe_lora", "hard_lora", "specialists", "zero_shot")]
     assert all(piece.dev is not None for piece in pieces)
-    seen: Any = [(piece.dev.candidates, piece.dev.dataset.corpus.ids, piece.dev.dataset.judged) for piece in pieces if piece.dev]
+    seen: Any = [(dev.candidates, dev.dataset.corpus.ids, dev.dataset.judged) for piece in pieces if piece.dev for dev in piece.dev.sets]
     assert all(each == seen[0] for each in seen)
     assert len({piece.sources["retrieve"].sha256 for piece in pieces}) == 1
     batches = [piece.sources["retrieve"].batch("retrieve", 3, 4, 2, seed=0) for piece in pieces]
@@ -96,7 +96,7 @@ def test_no_dev_split_is_said(make_config: MakeConfig, beir_dir: Path) -> None:
     without = Dataset(whole.name, whole.corpus, {"train": whole.judged["train"]}, whole.texts, whole.sign)
     found, said = material(make_config(), {str(beir_dir): without})
     assert found.dev is None
-    assert said[0] == f"{beir_dir} has no dev split: no early stopping, and the pair score weighs one half"
+    assert said[:2] == [f"{beir_dir} has no dev split", "there is no dev split: no early stopping, and the pair score weighs one half"]
 
 
 def test_skipped_lines_are_counted_aloud(make_config: MakeConfig, beir_dir: Path) -> None:

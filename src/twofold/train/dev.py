@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from twofold.data.sources import Dataset
 from twofold.data.splits import bucket
@@ -18,7 +19,7 @@ from twofold.evaluate.runs import drop_own_id, top
 from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
 from twofold.ranking import Bm25, interpolate
-from twofold.records import Run
+from twofold.records import Qrels, Run
 
 MEASURE = "nDCG@10"
 
@@ -56,11 +57,34 @@ class DevSet:
             scores["rerank"] = mean(per_query(run, qrels)[MEASURE])
         return scores
 
-    def tune(self, system: System) -> tuple[float, Mapping[str, float]]:
-        """The weight of the pair score that is best on dev over the system's own top documents, and the scores it was chosen by."""
-        qrels = self.dataset.qrels("dev")
+    def runs(self, system: System) -> tuple[Run, Run, Qrels]:
+        """The system's own first stage, its pair scores of that stage's top documents, and the judgements."""
         first = dense_run(system.encode_queries, system.encode_documents, self.dataset, "dev")
         second = rerank_run(system.score, first, self.dataset, "dev", self.rerank_depth)
+        return first, second, self.dataset.qrels("dev")
+
+
+@dataclass(frozen=True)
+class DevSets:
+    """Several dev sets, each counted the same."""
+
+    sets: tuple[DevSet, ...]
+
+    def look(self, model: UnifiedModel) -> dict[str, float]:
+        """Task → the mean over the sets of nDCG@10, for the tasks that the model has."""
+        looks = [dev.look(model) for dev in self.sets]
+        return {task: sum(look[task] for look in looks) / len(looks) for task in looks[0]}
+
+    def tune(self, system: System) -> tuple[float, Mapping[str, float]]:
+        """The weight of the pair score that is best on dev over the system's own top documents, and the scores it was chosen by.
+
+        Means are over the queries of all sets together, told apart by the sets' names: ids of different datasets collide.
+        """
+        pooled: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
+        for dev in self.sets:
+            for whole, part in zip(pooled, dev.runs(system), strict=True):
+                whole.update({f"{dev.dataset.name}/{query}": row for query, row in part.items()})
+        first, second, qrels = pooled
         weight = tune_weight(first, second, qrels)
         runs = {"dense": first, "reranked": second, "pipeline": interpolate(first, second, weight)}
         return weight, {name: mean(per_query(run, qrels)[MEASURE]) for name, run in runs.items()}

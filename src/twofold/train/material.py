@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from twofold.model.build import build_model
 from twofold.model.spec import ModelSpec
 from twofold.model.state import fingerprint
 from twofold.ranking import Bm25
-from twofold.train.dev import DevSet
+from twofold.train.dev import DevSet, DevSets
 
 Say = Callable[[str], None]
 """Tells a person one line."""
@@ -27,7 +27,7 @@ class Material:
 
     sources: Mapping[str, ExampleSource]
     """Task → its examples; empty where nothing is learnt."""
-    dev: DevSet | None
+    dev: DevSets | None
     datasets: tuple[str, ...]
     """As the config names them."""
 
@@ -40,11 +40,7 @@ def prepare_material(
     `bare` is the backbone as an embedder, which mines; `given` are datasets by the names that the config calls them.
     """
     opened = {name: given.get(name) or open_dataset(name, config.data.on_error, config.data.graded) for name in config.data.train}
-    first = config.data.dev or config.data.train[0]
-    dev_dataset = opened.get(first) or given.get(first) or open_dataset(first, config.data.on_error)
-    dev = DevSet.of(dev_dataset, config.dev.queries, config.dev.depth) if "dev" in dev_dataset.splits else None
-    if dev is None:
-        say(f"{first} has no dev split: no early stopping, and the pair score weighs one half")
+    dev = _dev_sets(config, {**given, **opened}, say)
     if not learning:
         return Material({}, dev, tuple(opened))
     sets: list[ExampleSource] = []
@@ -52,7 +48,7 @@ def prepare_material(
         for kind, count in dataset.skipped.items():
             say(f"{name}: skipped {count} × {kind}")
         sets.append(TrainingSet(dataset, mine_negatives(config.data.negatives, dataset, bare, device, say).negatives))
-    source, share = _together(sets), config.data.title_pairs
+    source, share = _together(sets, config.data.shares), config.data.title_pairs
     if share:
         titles = _together([_titles(dataset, config.data.negatives, say) for dataset in opened.values()])
         source = titles if share == 1 else Mixture([source, titles], [1 - share, share])
@@ -69,8 +65,23 @@ def _titles(dataset: Dataset, asked: NegativesConfig, say: Say) -> TrainingSet:
     return TrainingSet(pairs.dataset, mined.negatives)
 
 
-def _together(sources: list[ExampleSource]) -> ExampleSource:
-    return sources[0] if len(sources) == 1 else Mixture(sources)
+def _dev_sets(config: TrialConfig, opened: Mapping[str, Dataset], say: Say) -> DevSets | None:
+    """The dev sets that the config names, of which those without a dev split are left out and said."""
+    asked = config.data.dev or config.data.train[:1]
+    sets = []
+    for name in [asked] if isinstance(asked, str) else asked:
+        dataset = opened.get(name) or open_dataset(name, config.data.on_error)
+        if "dev" in dataset.splits:
+            sets.append(DevSet.of(dataset, config.dev.queries, config.dev.depth))
+        else:
+            say(f"{name} has no dev split")
+    if not sets:
+        say("there is no dev split: no early stopping, and the pair score weighs one half")
+    return DevSets(tuple(sets)) if sets else None
+
+
+def _together(sources: list[ExampleSource], shares: Sequence[float] | None = None) -> ExampleSource:
+    return sources[0] if len(sources) == 1 else Mixture(sources, shares)
 
 
 def mine_negatives(asked: NegativesConfig, dataset: Dataset, bare: ModelSpec, device: torch.device, say: Say) -> Mined:

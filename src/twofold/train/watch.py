@@ -23,7 +23,7 @@ from twofold.config import TrialConfig
 from twofold.errors import CheckpointError
 from twofold.methods import Stage
 from twofold.model.state import state_of
-from twofold.train.dev import DevSet
+from twofold.train.dev import DevSets
 from twofold.train.loop import Hooks, LoopState, Progress, Setup, StepReport
 from twofold.train.stages import spans, trained
 from twofold.train.state import WEIGHTS, optimiser_tensors, read_state, restore_optimiser, restore_weights, write_state
@@ -32,7 +32,7 @@ from twofold.train.state import WEIGHTS, optimiser_tensors, read_state, restore_
 class MemberWatch:
     """Owns a member's folder. Only the main process writes; every process resumes from the same files."""
 
-    def __init__(self, folder: Path, setup: Setup, config: TrialConfig, dev: DevSet | None, resume: bool) -> None:
+    def __init__(self, folder: Path, setup: Setup, config: TrialConfig, dev: DevSets | None, resume: bool) -> None:
         self.folder, self.setup, self.config, self.dev = folder, setup, config, dev
         self.main = setup.accelerator.is_main_process
         self.spans = spans(setup.member, setup.optim.steps)
@@ -98,7 +98,7 @@ class MemberWatch:
         if state.step % self.config.checkpoint.every == 0 or last or state.stopped:
             self._save(state, optimiser)
 
-    def _look(self, dev: DevSet, state: LoopState) -> None:
+    def _look(self, dev: DevSets, state: LoopState) -> None:
         """A look at dev by the main process; all processes hear the same.
 
         Before the last stage it is only noted: a model half made is neither the best one nor a reason to stop.
