@@ -112,6 +112,8 @@ class TaskConfig(Section):
     """Hard negatives beside each positive; for rerank 3 unless said."""
     weight: float = Field(1.0, ge=0)
     """Factor of the task's loss in the sum."""
+    data: list[str] | None = None
+    """Datasets of this task alone; "none" is data.train."""
     options: dict[str, JsonValue] = {}
     """Keyword arguments of the task's `build`: loss, temperature, …"""
 
@@ -177,6 +179,8 @@ class TrialConfig(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The trial's name and its folder's: letters, digits, and . _ - after the first."""
+    start: str | None = None
+    """A saved model to begin from, for the methods `add_expert` and `continued`; its backbone and lengths are then the trial's."""
     seed: int = Field(0, ge=0)
     """Decides initial weights, the order of the data and every other draw."""
     backbone: BackboneConfig = BackboneConfig()

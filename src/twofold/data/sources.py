@@ -98,7 +98,7 @@ def open_dataset(spec: str | Path, on_error: OnError = "raise", graded: bool = F
     `graded` takes `qrels/train-graded.tsv` where there is one. Raises `DataError`, with `file:line:` for a bad line; with `on_error="skip"`
     bad lines are skipped and counted in `Dataset.skipped`.
     """
-    path, name = _locate(spec)
+    path, name = locate(spec)
     counts: Counter[str] = Counter()
     beir = path.is_dir() and any((path / part).exists() for part in ("corpus.jsonl", "queries.jsonl", "qrels"))
     if not beir and path.is_dir() and not any((path / f"{split}.jsonl").is_file() for split in SPLITS):
@@ -107,10 +107,11 @@ def open_dataset(spec: str | Path, on_error: OnError = "raise", graded: bool = F
     judged = separate(parts.judged, parts.queries, counts)
     if not judged:
         raise DataError(f"{path}: no usable judgement; skipped: {dict(counts)}")
-    return Dataset(name, parts.corpus, judged, parts.queries, lambda: _sha256(parts.files), counts, parts.teacher)
+    return Dataset(name, parts.corpus, judged, parts.queries, lambda: files_sha256(parts.files), counts, parts.teacher)
 
 
-def _locate(spec: str | Path) -> tuple[Path, str]:
+def locate(spec: str | Path) -> tuple[Path, str]:
+    """The file or folder that a dataset's name stands for, and its short name. Raises `DataError` where there is none."""
     text = str(spec)
     if text == "pydocs":
         return pydocs_folder(), "pydocs"
@@ -130,7 +131,8 @@ def _locate(spec: str | Path) -> tuple[Path, str]:
     raise DataError(f"no dataset {text!r}: looked for {looked}; a dataset is {expected}")
 
 
-def _sha256(files: tuple[Path, ...]) -> str:
+def files_sha256(files: tuple[Path, ...]) -> str:
+    """sha256 over the names and bytes of files."""
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -17,6 +17,7 @@ from twofold.core.inject import inject
 from twofold.core.routing import Bank, Router
 from twofold.model.spec import ModelSpec
 from twofold.model.unified import UnifiedModel
+from twofold.tasks import build_task
 
 
 def build_model(spec: ModelSpec, device: str | torch.device = "cpu") -> UnifiedModel:
@@ -43,7 +44,7 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any) -> UnifiedModel:
     for name, options in spec.tasks.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{spec.seed}/{name}".encode()))
-            tasks[name] = plugins.build_plugin("tasks", name, options, width=backbone.width).to(backbone.device)
+            tasks[name] = build_task(name, options, backbone.width).to(backbone.device)
     names = tuple(spec.tasks)
     roster = spec.plan.roster(names)
 

@@ -16,20 +16,20 @@ from torch.nn import functional as F
 
 from twofold import losses
 from twofold.backbone.packed import Pack
+from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
 from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, run_chunks
 
-NAME = "rerank"
 ListLoss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: dict[str, ListLoss] = {"softmax": losses.listwise_softmax, "ranknet": losses.ranknet, "bce": losses.pointwise_bce}
 TEACHER_LOSSES: dict[str, ListLoss] = {"margin_mse": losses.margin_mse, "kl": losses.listwise_kl}
 
 
-class RerankTask(Task):
+class RerankTask(Task[Example]):
     """`head` is "cosine", "linear" (of both parts' features) or "both", their sum."""
 
-    def __init__(self, width: int, *, head: str, loss: str, scale: float, teacher_weight: float) -> None:
-        super().__init__()
+    def __init__(self, name: str, width: int, *, head: str, loss: str, scale: float, teacher_weight: float) -> None:
+        super().__init__(name)
         if head not in ("cosine", "linear", "both"):
             raise ValueError(f"rerank head {head!r}: use 'cosine', 'linear' or 'both'")
         if loss not in {*LOSSES, *TEACHER_LOSSES}:
@@ -47,6 +47,15 @@ class RerankTask(Task):
     @property
     def measure(self) -> str:
         return "reranked"
+
+    def pack(self, tokens: TextTokens, items: Sequence[tuple[str, str]]) -> Pack:
+        """Pairs of query and document."""
+        return tokens.pairs(items)
+
+    def predict(self, encoder: Encoder, pack: Pack, token_budget: int) -> list[float]:
+        """The raw score of each pair."""
+        found: list[float] = self.scores(encoder, pack, token_budget)[0].tolist()
+        return found
 
     def score_hidden(self, query_PD: Tensor, document_PD: Tensor) -> Tensor:
         """(P,) raw scores from the mean hidden states of both parts of each pair."""
@@ -66,7 +75,7 @@ class RerankTask(Task):
         def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
             return self.score_hidden(encoder.backbone.pool(hidden_TD, chunk, part=1), encoder.backbone.pool(hidden_TD, chunk, part=2))
 
-        return run_chunks(encoder, pack, NAME, token_budget, head, auxiliary)
+        return run_chunks(encoder, pack, self.name, token_budget, head, auxiliary)
 
     def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
         """Lists are independent of one another, so each chunk of lists goes backward by itself and memory is bounded."""
@@ -102,7 +111,9 @@ class RerankTask(Task):
         return [[example for _, example in members] for _, members in itertools.groupby(pairs, key=lambda pair: pair[0])]
 
 
-def build(*, width: int, head: str = "cosine", loss: str = "softmax", scale: float = 20.0, teacher_weight: float = 0.0) -> RerankTask:
+def build(
+    *, name: str = "rerank", width: int, head: str = "cosine", loss: str = "softmax", scale: float = 20.0, teacher_weight: float = 0.0
+) -> RerankTask:
     """`head`: cosine, linear or both; `loss`: softmax, ranknet, bce (by grades), margin_mse, kl (by teacher scores);
     `scale`: what the cosine is multiplied by at the start; `teacher_weight`: adds that much of the KL to a teacher."""
-    return RerankTask(width, head=head, loss=loss, scale=scale, teacher_weight=teacher_weight)
+    return RerankTask(name, width, head=head, loss=loss, scale=scale, teacher_weight=teacher_weight)
