@@ -39,10 +39,7 @@ def titled(n: int) -> list[dict[str, str]]:
         (f"A line of its own\n\n{BODY}", "A line of its own"),
         (f"It costs 3.50 at example.com today. {BODY}", "It costs 3.50 at example.com today."),
         (f'He said "It is all over now." {BODY}', 'He said "It is all over now."'),
-        (
-            "这是第一句话而且它足够长可以作为一个查询。" + "剩下的内容必须足够长才能作为一个文档来使用所以我们继续写下去直到足够。",
-            "这是第一句话而且它足够长可以作为一个查询。",
-        ),
+        ("这是第一句话而且它足够长可以。" + "剩下的内容" * 8, "这是第一句话而且它足够长可以。"),
         ("The only sentence that there is.", ""),
         ("The first sentence is here. Short.", ""),
         ("word " * 400 + f". {BODY}", ""),
@@ -233,7 +230,7 @@ def test_a_misspelt_name_gets_the_nearest(tmp_path: Path, monkeypatch: pytest.Mo
         ("scifct", "scifact"),
         ("handbok.jsonl", "handbook.jsonl"),
         ("pydoc", "pydocs"),
-        ("../data/scifat", "../data/scifact"),
+        ("../data/scift", "../data/scifact"),
     ):
         with pytest.raises(DataError, match=re.escape(f"did you mean {meant!r}?")):
             open_dataset(said)
