@@ -13,7 +13,7 @@ WIDTH = 80
 
 def lines(facts: Facts, limits: Limits, findings: Sequence[Finding]) -> Iterator[str]:
     """Everything: counts per split, lengths, and all findings."""
-    yield f"{facts.name}: {facts.documents:,} documents"
+    yield from textwrap.wrap(f"{facts.name}: {facts.documents:,} documents", WIDTH)
     yield ""
     yield _row("", "queries", "positives", "per query", "judged 0")
     for split, counted in facts.splits.items():
@@ -35,10 +35,10 @@ def lines(facts: Facts, limits: Limits, findings: Sequence[Finding]) -> Iterator
 def short(facts: Facts, limits: Limits, findings: Sequence[Finding]) -> Iterator[str]:
     """What is said before a training: one line of counts, one of lengths, errors and warnings; notes are counted."""
     splits = ", ".join(f"{counted.queries:,} {split}" for split, counted in facts.splits.items())
-    yield f"{facts.name}: {facts.documents:,} documents; queries: {splits}"
-    cut = [f"{row.cut:.0%} of {kind} longer than {row.limit}" for kind, row in lengths(facts, limits).items()]
+    yield from textwrap.wrap(f"{facts.name}: {facts.documents:,} documents; queries: {splits}", WIDTH)
+    cut = [f"{row.cut:.0%} of {kind} at {row.limit}" for kind, row in lengths(facts, limits).items()]
     if cut:
-        yield f"cut, in tokens: {', '.join(cut)}"
+        yield f"cut: {', '.join(cut)} tokens"
     for finding in findings:
         if finding.level != "note":
             yield from _finding(finding)
