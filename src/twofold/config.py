@@ -236,6 +236,11 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> TrialConfig:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no valid TOML: {error}") from error
+    return make(values, overrides, str(path))
+
+
+def make(values: dict[str, Any], overrides: Sequence[str] = (), where: str = "settings") -> TrialConfig:
+    """The settings in a table, changed by overrides (so is `values`). Raises ConfigError as `read` does, with `where` as the file."""
     origins = {}
     for override in overrides:
         keys, value = toml.parse_assignment(override)
@@ -246,7 +251,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> TrialConfig:
     try:
         return TrialConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(complaints(error, TrialConfig, str(path), origins))) from error
+        raise ConfigError("\n".join(complaints(error, TrialConfig, where, origins))) from error
 
 
 def _spell_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,15 @@ def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None)
     return model, tokens
 
 
+def load_tokenizer(name: str) -> tuple[Any, Any]:
+    """(tokenizer, model config) without the weights. Raises ConfigError as `load_model` does."""
+    path = resolve(name)
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False), AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"backbone {name!r} cannot be opened: {str(error).splitlines()[0]}") from error
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without transformers' bars and its report of unused weights; what matters of it, missing ones, is an error here."""
