@@ -131,11 +131,11 @@ def test_a_lone_surrogate_is_named_not_crashed_on() -> None:
 
 
 def test_a_token_is_appended_where_the_tokenizer_ends_with_none() -> None:
-    made = tokens(llama_tokenizer(), append="</s>")
+    made = tokens(llama_tokenizer(), prompts={"append": "</s>"})
     assert segments(made.texts(["a"]))[0][0] == [1, 4, 2] and segments(made.pairs([("a", "a")]))[0][0] == [1, 4, 1, 4, 2]
-    assert segments(tokens(bert_tokenizer(), append="[SEP]").texts(["a"]))[0][0] == [2, 4, 3]
+    assert segments(tokens(bert_tokenizer(), prompts={"append": "[SEP]"}).texts(["a"]))[0][0] == [2, 4, 3]
     with pytest.raises(ValueError, match="no token '<eos>'"):
-        tokens(llama_tokenizer(), append="<eos>")
+        tokens(llama_tokenizer(), prompts={"append": "<eos>"})
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ class World:
     gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
+HeadOf = Callable[[Sequence[str]], Tensor]
+"""Words → the rows (N, D) that the backbone's language model head has for them: what a task's own head may start from."""
 RoutingLoss = Callable[[dict[str, Routing]], Tensor]
 """An auxiliary loss on what the routers decided in one pass."""
 

@@ -19,8 +19,8 @@ from accelerate import Accelerator
 
 from twofold import plugins
 from twofold.backbone.memory import keep_freed_memory
+from twofold.cache import write_text
 from twofold.config import TrialConfig
-from twofold.data.cache import write_text
 from twofold.data.sources import Dataset
 from twofold.errors import ConfigError
 from twofold.methods import Member, Method
@@ -28,6 +28,7 @@ from twofold.model import folder as folders
 from twofold.model.build import build_model
 from twofold.model.spec import ModelSpec
 from twofold.model.system import System
+from twofold.prompts import prompts_of
 from twofold.train.facts import Trained, facts_of
 from twofold.train.loop import Progress, Setup, fit
 from twofold.train.material import Material, Say, prepare_material
@@ -152,7 +153,7 @@ def spec_of(config: TrialConfig, member: Member) -> ModelSpec:
         max_length=backbone.max_length,
         pair_length=backbone.pair_length,
         query_length=backbone.query_length,
-        prompts={str(name): prompt for name, prompt in backbone.prompts.items()},
+        prompts=prompts_of(backbone.template, backbone.instruction, backbone.prompts),
         seed=config.seed,
     )
 
