@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
 from twofold import provenance
-from twofold.data.cache import write_text
+from twofold.cache import write_text
 from twofold.data.labelled import LabelledDataset
 from twofold.model.unified import UnifiedModel
 from twofold.records import Encode, Labelled

@@ -50,9 +50,9 @@ def reads(task: str) -> type:
     return found
 
 
-def build_task(task: str, options: Mapping[str, Any], width: int) -> Task[Any]:
+def build_task(task: str, options: Mapping[str, Any], width: int, head_of: HeadOf | None = None) -> Task[Any]:
     """The task on vectors of `width` features, with a fresh head. Raises ConfigError for a name or option that there is not."""
-    built: Task[Any] = plugins.build_plugin("tasks", kind_of(task), options, name=task, width=width)
+    built: Task[Any] = plugins.build_plugin("tasks", kind_of(task), options, name=task, width=width, head_of=head_of)
     return built
 
 
@@ -84,6 +84,8 @@ class World:
     gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
+HeadOf = Callable[[Sequence[str]], Tensor]
+"""Words → the rows (N, D) that the backbone's language model head has for them: what a task's own head may start from."""
 RoutingLoss = Callable[[dict[str, Routing]], Tensor]
 """An auxiliary loss on what the routers decided in one pass."""
 

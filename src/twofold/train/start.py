@@ -16,6 +16,7 @@ from twofold.model.build import build_model
 from twofold.model.grow import Growth
 from twofold.model.spec import ModelSpec
 from twofold.model.unified import UnifiedModel
+from twofold.prompts import prompts_of
 
 FREE = {"precision", "attention", "gradient_checkpointing"}
 """Settings of the backbone that a trial may choose although it starts from a saved model."""
@@ -32,7 +33,10 @@ def with_start(config: TrialConfig) -> TrialConfig:
         return config
     spec = ModelSpec.from_dict(folders.read_config(folders.locate(config.start))["spec"])
     known = {"name": spec.backbone, **{key: getattr(spec, key) for key in BackboneConfig.model_fields if hasattr(spec, key)}}
-    asked = config.backbone.model_dump(include=config.backbone.model_fields_set)
+    own = config.backbone
+    asked = own.model_dump(include=own.model_fields_set)
+    if {"template", "instruction", "prompts"} & asked.keys():
+        asked["prompts"] = prompts_of(own.template, own.instruction, own.prompts)
     for key, value in asked.items():
         if key not in FREE and value != known.get(key, value):
             raise ConfigError(f"backbone.{key} = {value!r}, but {config.start} has {known[key]!r}: leave it out, or start from no model")
@@ -53,7 +57,7 @@ def spec_of(config: TrialConfig, member: Member, options: Options = {}) -> Model
         max_length=backbone.max_length,
         pair_length=backbone.pair_length,
         query_length=backbone.query_length,
-        prompts={str(name): prompt for name, prompt in backbone.prompts.items()},
+        prompts=prompts_of(backbone.template, backbone.instruction, backbone.prompts),
         seed=config.seed,
     )
 

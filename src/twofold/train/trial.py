@@ -18,8 +18,8 @@ from accelerate import Accelerator
 
 from twofold import plugins
 from twofold.backbone.memory import keep_freed_memory
+from twofold.cache import write_text
 from twofold.config import TrialConfig
-from twofold.data.cache import write_text
 from twofold.data.labelled import LabelledDataset
 from twofold.data.sources import Dataset
 from twofold.errors import ConfigError
