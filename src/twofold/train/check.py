@@ -103,6 +103,8 @@ def check_before(config: TrialConfig, datasets: Mapping[str, Dataset], facts: Ma
 
     Raises DataError with all errors, where there are any.
     """
+    if not datasets:
+        return
     ruler = Ruler.of(config.backbone)
     errors = []
     for name, dataset in datasets.items():
