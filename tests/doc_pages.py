@@ -46,7 +46,7 @@ import pytest
 
 import twofold
 from tests.tiny import bert_tokenizer, tiny_model
-from tests.tiny_trial import tiny_config, write_backbone, write_beir
+from tests.tiny_trial import tiny_config, write_beir
 from twofold import config as configs
 from twofold import plugins
 from twofold.cli import main
@@ -272,10 +272,12 @@ class Reader:
         _executable(self.state / "python3", choose)
 
     def _fake_backbone(self, folder: Path) -> None:
-        write_backbone(folder)
+        """A tiny model that reads most words as one token, as a real one does: pages have real texts, and their lengths are time."""
         model: Any = tiny_model("bert", max_position_embeddings=512)
         model.save_pretrained(folder)
-        bert_tokenizer().save_pretrained(folder)
+        tokenizer = bert_tokenizer()
+        tokenizer.backend_tokenizer.model.max_input_chars_per_word = 4
+        tokenizer.save_pretrained(folder)
         fake: Any = ModuleType(BACKBONE)
         fake.__spec__, fake.get_model_path = ModuleSpec(BACKBONE, None), lambda: str(folder)
         self.patch.setitem(sys.modules, BACKBONE, fake)
