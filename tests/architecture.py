@@ -15,8 +15,8 @@ from typing import TypeGuard
 PACKAGE = "twofold"
 LAYERS = (
     "errors nearest records",
-    "complaints toml",
-    "core losses config plugins provenance",
+    "complaints prompts toml",
+    "cache core losses config plugins provenance",
     "backbone banks routers data ranking",
     "tasks checkpoint",
     "model",

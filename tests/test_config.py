@@ -97,16 +97,22 @@ def test_an_unknown_key_names_file_key_and_nearest(write: Write, text: str, key:
 
 def test_an_unknown_key_like_nothing_lists_what_there_is(write: Write) -> None:
     path = write("zzz = 1\n" + MINIMAL)
-    assert complaint(path).startswith(f"{path}: unknown key 'zzz'; here is: name, seed, backbone, ")
+    assert complaint(path).startswith(f"{path}: unknown key 'zzz'; here is: name, start, seed, backbone, ")
 
 
 def test_an_unknown_key_of_an_override_names_the_override(write: Write) -> None:
     assert complaint(write(MINIMAL), "seed=1", "lr=1").startswith("--set lr=1: unknown key 'lr'; did you mean 'optim.lr'?")
 
 
-def test_an_unknown_prompt_names_the_two(write: Write) -> None:
+def test_an_unknown_prompt_names_all(write: Write) -> None:
     message = complaint(write(MINIMAL), "backbone.prompts.querry=x")
-    assert message == "--set backbone.prompts.querry=x: unknown key 'backbone.prompts.querry': Input should be 'query' or 'document'"
+    wanted = "Input should be 'query', 'document', 'append', 'pair_prefix', 'pair_query', 'pair_between', 'pair_document' or 'pair_suffix'"
+    assert message == f"--set backbone.prompts.querry=x: unknown key 'backbone.prompts.querry': {wanted}"
+
+
+def test_a_template_is_one_of_those_there_are(write: Write) -> None:
+    assert read(write(MINIMAL), ["backbone.template=qwen3"]).backbone.template == "qwen3"
+    assert "Input should be 'plain', 'qwen3' or 'chatml'" in complaint(write(MINIMAL), "backbone.template=qwen")
 
 
 def test_every_complaint_has_its_line(write: Write) -> None:

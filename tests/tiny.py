@@ -6,13 +6,14 @@ Shapes: as in `twofold.core.routing`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from twofold import plugins
 from twofold.backbone.backbone import Backbone
@@ -159,3 +160,32 @@ def llama_tokenizer(bos: bool = True) -> PreTrainedTokenizerFast:
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """Nothing around a text, and the special tokens of a chat; bytes, and the words yes and no, as Qwen's and SmolLM2's are."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), "ye", "yes", "no"]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [("y", "e"), ("ye", "s"), ("n", "o")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    names = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **names)
+
+
+def write_decoder(folder: Path, family: str, tie: bool = True, layers: int = 2) -> nn.Module:
+    """Saves a random chat model as transformers does, its language model head included, and returns it."""
+    name, options = FAMILIES[family]
+    tokenizer = chat_tokenizer()
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 512, "num_hidden_layers": layers, "tie_word_embeddings": tie}
+    config = getattr(transformers, name)(**{**options, **sizes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: nn.Module = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.data.mul_(4)
+    hub_model: Any = model.eval()
+    hub_model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model

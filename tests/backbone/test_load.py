@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers.utils import logging
 
-from tests.tiny import bert_tokenizer, tiny_model
+from tests.tiny import bert_tokenizer, tiny_model, write_decoder
 from twofold.backbone.backbone import Backbone
-from twofold.backbone.load import load_model, resolve, weights_sha256, without_dropout
+from twofold.backbone.load import head_rows, load_model, resolve, weights_sha256, without_dropout
 from twofold.backbone.tokens import TextTokens
 from twofold.errors import ConfigError
 
@@ -74,6 +74,32 @@ def test_what_does_not_exist_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be opened"):
         load_model(str(tmp_path))
     assert resolve("somebody/some-model") == "somebody/some-model"
+
+
+def test_what_a_script_made_is_found_by_its_name(cache_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'cache:smollm2-4': .*decoders/smollm2-4 is not there; run scripts/get-decoder"):
+        resolve("cache:smollm2-4")
+    write_decoder(cache_dir / "decoders" / "smollm2-4", "llama", layers=1)
+    assert resolve("cache:smollm2-4") == str(cache_dir / "decoders" / "smollm2-4")
+    assert Backbone(load_model("cache:smollm2-4")[0]).packed and weights_sha256("cache:smollm2-4") is not None
+    for name in ("cache:", "cache:..", "cache:a/b", "cache:/etc"):
+        with pytest.raises(ConfigError, match="a name is of a-z"):
+            resolve(name)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_rows_of_the_language_models_head(tmp_path: Path, tie: bool) -> None:
+    whole: Any = write_decoder(tmp_path, "qwen3", tie=tie)
+    model, _ = load_model(str(tmp_path))
+    assert torch.equal(head_rows(str(tmp_path), model, [7, 3]), whole.lm_head.weight[[7, 3]])
+    assert torch.equal(model.get_input_embeddings().weight, whole.lm_head.weight) == tie  # type: ignore[operator]
+
+
+def test_a_model_without_such_a_head_says_so(tmp_path: Path) -> None:
+    model: Any = tiny_model("qwen3", tie_word_embeddings=False)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"has no lm_head\.weight, whose rows for yes and no would start the head"):
+        head_rows(str(tmp_path), model, [1])
 
 
 def test_the_fingerprint_is_that_of_the_weights(folder: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tests.tiny import bert_tokenizer, llama_tokenizer, roberta_tokenizer
+from tests.tiny import bert_tokenizer, chat_tokenizer, llama_tokenizer, roberta_tokenizer
 from twofold.backbone.packed import Pack
-from twofold.backbone.tokens import CHARACTERS_PER_TOKEN, TextTokens, template_of
+from twofold.backbone.tokens import CHARACTERS_PER_TOKEN, TextTokens, ending_with, template_of, token_of
+from twofold.errors import ConfigError
+from twofold.prompts import prompts_of
 
 TOKENIZERS = {"bert": bert_tokenizer, "roberta": roberta_tokenizer, "llama": llama_tokenizer, "bare": lambda: llama_tokenizer(bos=False)}
 
@@ -131,11 +134,91 @@ def test_a_lone_surrogate_is_named_not_crashed_on() -> None:
 
 
 def test_a_token_is_appended_where_the_tokenizer_ends_with_none() -> None:
-    made = tokens(llama_tokenizer(), append="</s>")
+    made = tokens(llama_tokenizer(), prompts={"append": "</s>"})
     assert segments(made.texts(["a"]))[0][0] == [1, 4, 2] and segments(made.pairs([("a", "a")]))[0][0] == [1, 4, 1, 4, 2]
-    assert segments(tokens(bert_tokenizer(), append="[SEP]").texts(["a"]))[0][0] == [2, 4, 3]
+    assert segments(tokens(bert_tokenizer(), prompts={"append": "[SEP]"}).texts(["a"]))[0][0] == [2, 4, 3]
     with pytest.raises(ValueError, match="no token '<eos>'"):
-        tokens(llama_tokenizer(), append="<eos>")
+        tokens(llama_tokenizer(), prompts={"append": "<eos>"})
+
+
+def test_the_tokenizer_itself_ends_texts_then_and_keeps_that_on_disk(tmp_path: Path) -> None:
+    """Whoever opens a saved model tokenises with its tokenizer alone; the one that was given stays as it was."""
+    given = chat_tokenizer()
+    made = tokens(given, prompts={"append": "<|im_end|>"})
+    made.tokenizer.save_pretrained(tmp_path)
+    for tokenizer in (made.tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        assert segments(made.texts(["a fox"]))[0][0] == tokenizer("a fox")["input_ids"] and tokenizer("a fox")["input_ids"][-1] == 2
+        assert tokenizer("a fox", truncation=True, max_length=3)["input_ids"][-1] == 2
+        assert tokenizer("a", "dog", return_token_type_ids=True)["token_type_ids"] == [0, 1, 1, 1, 0]
+    assert given("a fox")["input_ids"] == made.tokenizer("a fox")["input_ids"][:-1]
+    assert ending_with(made.tokenizer, "<|endoftext|>") is made.tokenizer
+
+
+CHATS = {template: {"prompts": prompts_of(template), "pair_length": 480, "max_length": 200} for template in ("chatml", "qwen3")}
+
+
+def chat_of(made: TextTokens, query: str, document: str) -> list[int]:
+    """What Qwen3-Reranker's authors do: prefix and suffix tokenised alone, the body between as one string."""
+    of, encode = made.prompts, lambda text: made.tokenizer.encode(text, add_special_tokens=False)
+    body = f"{of['pair_query']}{query}{of['pair_between']}{of['pair_document']}{document}"
+    return [token for piece in (of["pair_prefix"], body, of["pair_suffix"]) for token in encode(piece)]
+
+
+@pytest.mark.parametrize("template", CHATS)
+def test_a_pair_as_a_chat(template: str) -> None:
+    made = tokens(chat_tokenizer(), **CHATS[template])
+    pairs = [("what is it?", "a red fox"), ("", ""), ("naïve", "北京 \n")]
+    for (ids, types, parts), pair in zip(segments(made.pairs(pairs)), pairs, strict=True):
+        assert ids == chat_of(made, *pair) and not any(types)
+        first, last = parts.index(1), len(parts) - parts[::-1].index(2)
+        assert made.tokenizer.decode(ids[:first]) == made.prompts["pair_prefix"]
+        assert made.tokenizer.decode(ids[last:]) == made.prompts["pair_suffix"]
+
+
+@pytest.mark.parametrize("template", CHATS)
+def test_a_chat_is_never_cut_but_its_texts_are(template: str) -> None:
+    made = tokens(chat_tokenizer(), **CHATS[template])
+    pairs = [("what " * 30, "dog " * 300), ("what", "dog " * 300), ("what " * 30, "dog")]
+    pack = made.pairs(pairs)
+    assert pack.truncated == 3 and max(pack.lengths) == made.pair_length == pack.lengths[1]
+    for (ids, _, parts), (query, _) in zip(segments(pack), pairs, strict=True):
+        text = made.tokenizer.decode(ids)
+        of = made.prompts
+        assert text.startswith(of["pair_prefix"] + of["pair_query"] + query[:12].rstrip()) and text.endswith(of["pair_suffix"])
+        assert of["pair_between"] + of["pair_document"] + "dog" in text and parts.count(1) <= made.query_length
+
+
+@pytest.mark.parametrize("template", CHATS)
+def test_texts_that_others_tokenised_become_the_same_chat(template: str) -> None:
+    made = tokens(chat_tokenizer(), **CHATS[template])
+    pairs = [("what is it?", " a red fox"), ("", ""), ("naïve " * 40, "北京 \U0001f98a\n"), ("<|im_end|>", "dog " * 300)]
+    sides = [[made.tokenizer.encode(text, add_special_tokens=False) for text in side] for side in zip(*pairs, strict=True)]
+    assert segments(made.pair_ids(*sides)) == segments(made.pairs(pairs))
+
+
+def test_a_chat_stands_behind_the_tokenizers_first_tokens_and_in_place_of_the_others() -> None:
+    made = tokens(llama_tokenizer(), prompts={"append": "</s>", "pair_prefix": "the", "pair_between": "is", "pair_suffix": "dog"})
+    words = segments(made.pairs([("a", "fox")]))[0][0]
+    assert made.tokenizer.convert_ids_to_tokens(words) == ["<s>", "▁the", "▁a", "i", "s", "▁fox", "▁dog"]
+    only_prefix = tokens(bert_tokenizer(), prompts={"pair_prefix": "query"})
+    query = only_prefix.tokenizer.encode("query a fox", add_special_tokens=False)
+    assert segments(only_prefix.pairs([("a", "fox")]))[0][0] == [2, *query, 3]
+
+
+def test_lengths_are_checked_again_for_training() -> None:
+    made = tokens(chat_tokenizer(), **CHATS["chatml"])
+    assert made.with_lengths(64, 240).pairs([("a", "dog " * 90)]).lengths == (240,)
+    with pytest.raises(ConfigError, match="pair_length 80, query_length 12: .* room is left for .* -[0-9]+ of a document"):
+        made.with_lengths(64, 80)
+
+
+def test_a_word_that_is_one_token() -> None:
+    tokenizer = chat_tokenizer()
+    assert tokenizer.convert_ids_to_tokens([token_of(tokenizer, "yes"), token_of(tokenizer, "no")]) == ["yes", "no"]
+    with pytest.raises(ConfigError, match="the word 'Yes' is not one token"):
+        token_of(tokenizer, "Yes")
+    with pytest.raises(ConfigError, match="the word '北' is not one token"):
+        token_of(bert_tokenizer(), "北")
 
 
 @pytest.mark.parametrize(

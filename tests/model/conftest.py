@@ -14,6 +14,7 @@ from twofold.core.inject import Expert, LayerPlan
 from twofold.model.build import build_model
 from twofold.model.spec import ModelSpec
 from twofold.model.unified import UnifiedModel
+from twofold.prompts import prompts_of
 
 MakeModel = Callable[..., UnifiedModel]
 TOKENIZERS = {
@@ -32,6 +33,10 @@ PLANS = {
     "task_gate": LayerPlan(EXPERTS, router="task_gate", scope="block"),
     "topk": LayerPlan(EXPERTS, router="topk", router_options={"k": 2}),
 }
+CHATS = {"chat_llama": "llama", "chat_qwen3": "qwen3"}
+"""Decoders with a tokenizer of bytes and a language model head."""
+YES_NO: dict[str, dict[str, Any]] = {"retrieve": {}, "rerank": {"head": "yes_no", "loss": "bce"}}
+CHAT: dict[str, Any] = {"tasks": YES_NO, "max_length": 48, "pair_length": 200, "query_length": 20, "prompts": prompts_of("chatml")}
 BOTH: dict[str, dict[str, Any]] = {"retrieve": {}, "rerank": {"head": "both"}}
 
 
@@ -42,6 +47,8 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
     def find(family: str) -> str:
         path = folder / family
+        if family in CHATS and not path.is_dir():
+            tiny.write_decoder(path, CHATS[family])
         if not path.is_dir():
             tokenizer = TOKENIZERS[family]()
             model = tiny.tiny_model(family, vocab_size=len(tokenizer))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.model.conftest import PLANS, MakeModel
+from tests.model.conftest import CHAT, PLANS, MakeModel
 from twofold.checkpoint import Manifest, load_tensors, save_tensors, write_folder
 from twofold.errors import CheckpointError
 from twofold.model import folder, state
@@ -72,6 +72,16 @@ def test_every_family_comes_back(make_model: MakeModel, tmp_path: Path, family: 
     model = make_model("soft", family)
     folder.save(model, tmp_path / "model")
     assert_same(model, folder.load(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("backbone", ["reference", "inside"])
+def test_a_decoder_with_a_template_and_an_answer_comes_back(make_model: MakeModel, tmp_path: Path, backbone: str) -> None:
+    """Inside, the language model's head is not there any more, and is not asked for: the answer's direction was saved."""
+    model = make_model("soft", "chat_qwen3", **CHAT)
+    folder.save(model, tmp_path / "model", backbone=backbone)
+    loaded = folder.load(tmp_path / "model")
+    assert_same(model, loaded)
+    assert torch.equal(model.tasks["rerank"].answer_D, loaded.tasks["rerank"].answer_D)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("tasks", [{"retrieve": {}}, {"rerank": {}}], ids=["retrieve", "rerank"])
@@ -183,7 +193,7 @@ def test_experts_that_are_loaded_but_not_applied_are_noticed(make_model: MakeMod
         (lambda config: config["spec"].update(backbone="package:no-such-package"), "not installed; pip install no-such-package"),
         (lambda config: config["spec"].update(max_length=2), "max_length 2"),
         (lambda config: config.update(rerank_weight="much"), "much"),
-        (lambda config: config.update(rerank_weight=1.5), "rerank_weight 1.5: use 0 to 1"),
+        (lambda config: config.update(rerank_weight=1.5), r"rerank_weight \[1.5\]: use 0 to 1"),
         (lambda config: config["spec"]["plan"].update(targets="("), "unterminated|missing"),
         (lambda config: config["canary"].pop("precision"), "no 'precision' in its config"),
         (lambda config: config.update(backbone=None), "NoneType"),

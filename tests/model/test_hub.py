@@ -13,11 +13,12 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.model.conftest import MakeModel
+from tests.model.conftest import CHAT, CHATS, MakeModel
 from tests.model.test_folder import rewritten
 from twofold.errors import CheckpointError, ConfigError
 from twofold.model import folder
 from twofold.model.hub import TwofoldModel, as_cross_encoder, as_sentence_transformer, parts_of_pair
+from twofold.prompts import TemplateName, prompts_of
 
 TEXTS = ["the red fox runs over the lazy dog", "a dog", "what is it", "fox " * 60]
 PAIRS = [("what is it", "a red fox"), ("the dog", "lazy " * 70), ("what " * 30, "fox"), ("what " * 30, "dog " * 50), ("a", "")]
@@ -54,6 +55,28 @@ def test_the_prompts_of_a_pair_reach_cross_encoder(make_model: MakeModel, tmp_pa
     model = make_model(prompts={"pair_query": "query: ", "pair_document": "document: "})
     folder.save(model, tmp_path / "model")
     assert apart(CrossEncoder(str(tmp_path / "model"), device="cpu").predict(PAIRS), model.score(PAIRS)) < 1e-4
+
+
+@pytest.mark.parametrize("template", ["chatml", "qwen3"])
+@pytest.mark.parametrize("family", CHATS)
+def test_a_decoder_with_a_template_gives_the_same_numbers_everywhere(
+    make_model: MakeModel, tmp_path: Path, family: str, template: TemplateName
+) -> None:
+    """The end token, the prompts, the chat around a pair and the last state are those of training in all three libraries."""
+    model = make_model("soft", family, **{**CHAT, "prompts": prompts_of(template), "max_length": 128, "pair_length": 480})
+    assert model.backbone.packed and model.backbone.pooling == "last"
+    folder.save(model, tmp_path / "model")
+    loaded, embedder = folder.load(tmp_path / "model"), SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    texts, pairs = [*TEXTS, "is it?", "naïve 北京", "<|im_end|> a"], [*PAIRS, ("is it?", " a\nfox"), ("naïve", "北京 \U0001f98a")]
+    vectors = {name: getattr(model, f"encode_{name}")(texts) for name in ("queries", "documents")}
+    for theirs in (embedder, as_sentence_transformer(model)):
+        assert apart(theirs.encode_query(texts), vectors["queries"]) < 1e-5
+        assert apart(theirs.encode_document(texts), vectors["documents"]) < 1e-5
+    scores = model.score(pairs)
+    assert apart(loaded.score(pairs), scores) == 0
+    for their in (CrossEncoder(str(tmp_path / "model"), device="cpu"), as_cross_encoder(model), as_cross_encoder(loaded)):
+        assert apart(their.predict(pairs), scores) < 1e-4
+    assert apart(loaded.encode_queries(texts), vectors["queries"]) == 0
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first", "last"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +14,19 @@ from torch.nn import functional as F
 
 from tests.reference import losses as slow
 from tests.tasks.conftest import MakeModel
+from tests.tiny import write_decoder
 from tests.tiny_trial import assert_close, gradients, tiny_examples
 from twofold.core.routing import Routing
+from twofold.errors import ConfigError
+from twofold.model.build import build_model
+from twofold.model.spec import ModelSpec
 from twofold.model.unified import UnifiedModel
+from twofold.prompts import prompts_of
 from twofold.records import Example
 from twofold.tasks import StepContext, StepResult, World
 from twofold.tasks.rerank import RerankTask, build
 
+CHAT: dict[str, Any] = {"prompts": prompts_of("chatml"), "max_length": 48, "pair_length": 220, "query_length": 20}
 PAIRS = [("red fox", "a fox runs"), ("what is it", "the lazy dog runs over the fox"), ("dog", "a")]
 
 
@@ -136,6 +143,41 @@ def test_a_teacher_beside_the_grades(make_model: MakeModel) -> None:
     assert step(model, without)[0].loss == pytest.approx(
         sum(slow.listwise_softmax(r, e.grades) for r, e in zip(scores, examples, strict=True)) / 2, rel=1e-4
     )
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_fresh_yes_no_is_the_language_models_own_answer(tmp_path: Path, family: str, tie: bool) -> None:
+    """The logit of yes minus that of no behind the whole chat, so that its sigmoid is their softmax, as in Qwen3-Reranker."""
+    whole: Any = write_decoder(tmp_path, family, tie=tie)
+    model = build_model(ModelSpec(str(tmp_path), {"rerank": {"head": "yes_no"}}, **CHAT, pooling="mean"))
+    yes, no = (model.tokens.tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
+    for score, pair in zip(model.score(PAIRS), PAIRS, strict=True):
+        with torch.no_grad():
+            logits = whole(model.tokens.pairs([pair]).input_ids_T[None]).logits[0, -1]
+        assert score == pytest.approx(float(logits[yes] - logits[no]), rel=1e-4, abs=1e-4)
+        assert float(torch.sigmoid(torch.tensor(score))) == pytest.approx(float(logits[[no, yes]].softmax(0)[1]), abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+def test_yes_no_learns(tmp_path: Path, loss: str) -> None:
+    write_decoder(tmp_path, "llama")
+    model = build_model(ModelSpec(str(tmp_path), {"rerank": {"head": "yes_no", "loss": loss}}, **CHAT))
+    assert [name for name, _ in model.groups()["head:rerank"]] == ["rerank.answer_D", *(["rerank.bias"] if loss == "bce" else [])]
+    examples = tiny_examples(3)
+    whole, want = step(model.train(), examples, token_budget=100_000)
+    chunked, got = step(model, examples, token_budget=1)
+    assert chunked.loss == pytest.approx(whole.loss, abs=1e-5) and whole.truncated == 0
+    assert_close(got, want, 1e-5)
+    assert want["rerank.answer_D"].abs().max() > 0
+
+
+def test_yes_no_needs_words_of_one_token_and_a_language_model(tmp_path: Path) -> None:
+    write_decoder(tmp_path, "llama")
+    with pytest.raises(ConfigError, match="the word 'Yes' is not one token"):
+        build_model(ModelSpec(str(tmp_path), {"rerank": {"head": "yes_no", "yes": "Yes"}}, **CHAT))
+    opened = build(width=8, head="yes_no")
+    assert opened.answer_D is not None and opened.answer_D.abs().max() == 0  # a saved model's is loaded
 
 
 @pytest.mark.parametrize(

@@ -97,13 +97,14 @@ class Backbone(nn.Module):
         sorted_tasks = tasks if isinstance(tasks, str) else [tasks[i] for i in pack.order]
         return self._run_packed(pack, sorted_tasks) if self.packed else self._run_padded(pack, sorted_tasks)
 
-    def pool(self, hidden_TD: Tensor, pack: Pack, part: int | None = None) -> Tensor:
-        """(S, D) in fp32, in the caller's order. `part` 1 or 2 pools only that part of a pair, by its mean."""
+    def pool(self, hidden_TD: Tensor, pack: Pack, part: int | None = None, pooling: str | None = None) -> Tensor:
+        """(S, D) in fp32, in the caller's order. `part` 1 or 2 pools only that part of a pair, by its mean; `pooling` instead of ours."""
+        pooling = pooling or self.pooling
         lengths = torch.tensor(pack.lengths, device=hidden_TD.device)
         ends = lengths.cumsum(0)
-        if part is None and self.pooling == "first":
+        if part is None and pooling == "first":
             pooled = hidden_TD[ends - lengths].float()
-        elif part is None and self.pooling == "last":
+        elif part is None and pooling == "last":
             pooled = hidden_TD[ends - 1].float()
         else:
             segment_T = torch.repeat_interleave(torch.arange(len(pack.lengths), device=hidden_TD.device), lengths, output_size=pack.tokens)

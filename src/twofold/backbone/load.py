@@ -1,4 +1,5 @@
-"""From a name to a model and its tokenizer: a hub id, a folder, or `package:NAME` for weights that install as a package."""
+"""From a name to a model and its tokenizer: a hub id, a folder, `package:NAME` for weights that install as a package, or
+`cache:NAME` for weights that scripts/get-decoder made once."""
 
 from __future__ import annotations
 
@@ -7,25 +8,35 @@ import importlib
 import importlib.util
 import inspect
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from twofold.cache import cache_root
 from twofold.errors import ConfigError
 
+HEAD = "lm_head.weight"
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "bf16-weights": torch.bfloat16}
 """Precision → the weights' type; "bf16" is mixed precision, which keeps them in fp32."""
 
 
 def resolve(name: str) -> str:
-    """`package:NAME` → the folder inside the installed package; a folder or a hub id stays. Raises ConfigError saying what to install."""
+    """`package:NAME` → the folder inside the installed package; `cache:NAME` → the folder that scripts/get-decoder made; a folder
+    or a hub id stays. Raises ConfigError saying what to install or to run."""
+    if name.startswith("cache:"):
+        folder = decoder_folder(name.removeprefix("cache:"))
+        if not folder.is_dir():
+            raise ConfigError(f"backbone {name!r}: {folder} is not there; run scripts/get-decoder once (--layers N for smollm2-N)")
+        return str(folder)
     if not name.startswith("package:"):
         return name
     package = name.removeprefix("package:")
@@ -36,6 +47,13 @@ def resolve(name: str) -> str:
     if not hasattr(module, "get_model_path"):
         raise ConfigError(f"backbone {name!r}: the package has no get_model_path(); give a folder instead")
     return str(module.get_model_path())
+
+
+def decoder_folder(name: str) -> Path:
+    """Where scripts/get-decoder keeps what a config calls `cache:NAME`. Raises ConfigError for a name that leads elsewhere."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
+        raise ConfigError(f"backbone 'cache:{name}': a name is of a-z, 0-9, . and -, such as smollm2")
+    return cache_root() / "decoders" / name
 
 
 def weights_sha256(name: str) -> str | None:
@@ -104,6 +122,24 @@ def load_tokenizer(name: str) -> tuple[Any, Any]:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False), AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"backbone {name!r} cannot be opened: {str(error).splitlines()[0]}") from error
+
+
+def head_rows(name: str, model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
+    """(N, D) rows in fp32 that the language model's head has for some tokens: the input embedding's where the two are tied, else
+    `lm_head.weight` of the checkpoint, which `load_model` leaves out. Raises ConfigError where there is no such head.
+    """
+    hub_model: Any = model
+    if hub_model.config.get_text_config().tie_word_embeddings:
+        rows: Tensor = hub_model.get_input_embeddings().weight.detach()[list(ids)].float()
+        return rows
+    path = Path(resolve(name))
+    folder = path if path.is_dir() else cached(name)
+    for file in [] if folder is None else weight_files(folder):
+        with safe_open(file, framework="pt") as tensors:
+            if HEAD in tensors.keys():  # noqa: SIM118 (it is not a dict)
+                whole = tensors.get_slice(HEAD)
+                return torch.stack([whole[i] for i in ids]).float()
+    raise ConfigError(f"backbone {name!r} has no {HEAD}, whose rows for yes and no would start the head: use a language model")
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from twofold.cache import cache_root, made_once
 from twofold.data.beir import write_folder
-from twofold.data.cache import cache_root, made_once
 from twofold.data.splits import bucket, normalised
 from twofold.errors import DataError
 from twofold.records import Document, Query

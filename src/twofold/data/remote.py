@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from twofold.cache import cache_root, made_once
 from twofold.data.beir import write_folder
-from twofold.data.cache import cache_root, made_once
 from twofold.errors import DataError
 from twofold.records import Document, Query
 

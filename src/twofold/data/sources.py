@@ -102,13 +102,13 @@ def open_dataset(spec: str | Path, on_error: OnError = "raise", graded: bool = F
     `graded` takes `qrels/train-graded.tsv` where there is one. Raises `DataError`, with `file:line:` for a bad line; with `on_error="skip"`
     bad lines are skipped and counted in `Dataset.skipped`.
     """
-    path, name = _locate(spec)
+    path, name = locate(spec)
     counts: Counter[str] = Counter()
     parts = _read(path, on_error, counts, graded)
     judged = separate(parts.judged, parts.queries, counts)
     if not judged:
         raise DataError(f"{path}: no usable judgement; skipped: {dict(counts)}")
-    return Dataset(name, parts.corpus, judged, parts.queries, lambda: _sha256(parts.files, parts.rules), counts, parts.teacher)
+    return Dataset(name, parts.corpus, judged, parts.queries, lambda: files_sha256(parts.files, parts.rules), counts, parts.teacher)
 
 
 def _read(path: Path, on_error: OnError, counts: Counter[str], graded: bool) -> Parts:
@@ -132,7 +132,8 @@ def _read(path: Path, on_error: OnError, counts: Counter[str], graded: bool) -> 
     )
 
 
-def _locate(spec: str | Path) -> tuple[Path, str]:
+def locate(spec: str | Path) -> tuple[Path, str]:
+    """The file or folder that a dataset's name stands for, and its short name. Raises `DataError` where there is none."""
     text = str(spec)
     if text == "pydocs":
         return pydocs_folder(), "pydocs"
@@ -159,7 +160,8 @@ def _guess(path: Path, places: list[Path]) -> str:
     return "" if near is None else f"; did you mean {str(path.with_name(near))!r}?"
 
 
-def _sha256(files: tuple[Path, ...], rules: str) -> str:
+def files_sha256(files: tuple[Path, ...], rules: str = "") -> str:
+    """sha256 over the names and bytes of files, and over the rules by which they are read."""
     total = hashlib.sha256(rules.encode())
     for path in files:
         with path.open("rb") as file:

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from twofold import plugins
 from twofold.backbone.backbone import Backbone
-from twofold.backbone.load import load_model
-from twofold.backbone.tokens import TextTokens
+from twofold.backbone.load import head_rows, load_model
+from twofold.backbone.tokens import TextTokens, token_of
 from twofold.core.inject import inject
 from twofold.core.routing import Bank, Router
 from twofold.model.spec import ModelSpec
 from twofold.model.unified import UnifiedModel
+from twofold.tasks import HeadOf, build_task
 
 
 def build_model(spec: ModelSpec, device: str | torch.device = "cpu") -> UnifiedModel:
     """A fresh model: the backbone's weights, new experts, routers and heads. Raises ConfigError for what does not exist."""
     model, tokenizer = load_model(spec.backbone, spec.precision)
-    return assemble(spec, model.to(device), tokenizer)
+
+    def head_of(words: Sequence[str]) -> Tensor:
+        return head_rows(spec.backbone, model, [token_of(tokenizer, word) for word in words])
+
+    return assemble(spec, model.to(device), tokenizer, head_of)
 
 
-def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any) -> UnifiedModel:
-    """Puts experts, routers and heads on a loaded backbone, which is frozen."""
+def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any, head_of: HeadOf | None = None) -> UnifiedModel:
+    """Puts experts, routers and heads on a loaded backbone, which is frozen.
+
+    `head_of` gives the rows (N, D) of the language model's head for some words, from which a task's head may start; without it,
+    as for a saved model whose heads are loaded, such a head starts at zero.
+    """
     model.requires_grad_(False)
     backbone = Backbone(
         model, pooling=spec.pooling, attention=spec.attention, precision=spec.precision
@@ -43,7 +52,7 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any) -> UnifiedModel:
     for name, options in spec.tasks.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{spec.seed}/{name}".encode()))
-            tasks[name] = plugins.build_plugin("tasks", name, options, width=backbone.width).to(backbone.device)
+            tasks[name] = build_task(name, options, backbone.width, head_of).to(backbone.device)
     names = tuple(spec.tasks)
     roster = spec.plan.roster(names)
 

@@ -95,7 +95,7 @@ def contents(model: UnifiedModel) -> dict[str, Any]:
         rows["router"] = f"{plan.router}, one decision per {plan.scope}"
     rows |= {"pooling": model.backbone.pooling, "dimensions": model.width}
     rows["tokens at most"] = f"{tokens.max_length} of a text, {tokens.pair_length} of a pair ({tokens.query_length} of its query)"
-    rows |= {f"prompt of a {name.replace('_', ' ')}": f"`{prompt}`" for name, prompt in tokens.prompts.items()}
+    rows |= {f"prompt: {name.replace('_', ' ')}": f"`{prompt}`" for name, prompt in tokens.prompts.items()}
     rows |= {f"parameters: {group}": f"{size:,}" for group, size in sizes.items() if size}
     if "rerank" in model.tasks:
         rows["share of the pair score in a pipeline"] = f"{model.rerank_weight:.3g}"

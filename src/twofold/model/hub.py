@@ -182,7 +182,7 @@ def parts_of_pair(ids: Ids, types: list[int] | None, template: Template) -> tupl
     """
     start, end = len(template.prefix), len(ids) - len(template.suffix)
     middle = template.middle
-    first, between, second = template.types[1:4]
+    first, between, second = template.types[1:4] if middle or template.types[1] != template.types[3] else (0, 0, 1)  # as when asked
     if ids[:start] != template.prefix or ids[max(end, 0) :] != template.suffix or end - start < len(middle):
         raise ValueError("not a pair as this model's tokenizer makes it: give it query and document together")
     if types is not None and first != second:

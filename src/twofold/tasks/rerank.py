@@ -1,7 +1,9 @@
 """Reranking: a true cross-encoder reads query and document together and gives the pair one score.
 
 The score starts warm: the cosine of the pair's query part and document part inside the joint pass, times a learned scale;
-a learned head on both parts adds to it. A cold linear head on a retrieval-tuned encoder would learn very slowly.
+a learned head on both parts adds to it. A cold linear head on a retrieval-tuned encoder would learn very slowly. A decoder that was
+asked a question answers it instead (head "yes_no"): how much more its last state speaks for yes than for no, as in Qwen3-Reranker
+(arXiv 2506.05176); the direction starts at the language model's own and is then learned.
 Shapes: P pairs, L documents of one query's list, D features.
 """
 
@@ -16,37 +18,49 @@ from torch.nn import functional as F
 
 from twofold import losses
 from twofold.backbone.packed import Pack
+from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
-from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, run_chunks
+from twofold.tasks import Encoder, HeadOf, RoutingLoss, StepContext, StepResult, Task, run_chunks
 
-NAME = "rerank"
 ListLoss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: dict[str, ListLoss] = {"softmax": losses.listwise_softmax, "ranknet": losses.ranknet, "bce": losses.pointwise_bce}
 TEACHER_LOSSES: dict[str, ListLoss] = {"margin_mse": losses.margin_mse, "kl": losses.listwise_kl}
 
 
-class RerankTask(Task):
-    """`head` is "cosine", "linear" (of both parts' features) or "both", their sum."""
+class RerankTask(Task[Example]):
+    """`head` is "cosine", "linear" (of both parts' features) or "both", their sum; or "yes_no", which starts at `answer_D`."""
 
-    def __init__(self, width: int, *, head: str, loss: str, scale: float, teacher_weight: float) -> None:
-        super().__init__()
-        if head not in ("cosine", "linear", "both"):
-            raise ValueError(f"rerank head {head!r}: use 'cosine', 'linear' or 'both'")
+    def __init__(
+        self, name: str, width: int, *, head: str, loss: str, scale: float, teacher_weight: float, answer_D: Tensor | None = None
+    ) -> None:
+        super().__init__(name)
+        if head not in ("cosine", "linear", "both", "yes_no"):
+            raise ValueError(f"rerank head {head!r}: use 'cosine', 'linear', 'both' or 'yes_no'")
         if loss not in {*LOSSES, *TEACHER_LOSSES}:
             raise ValueError(f"rerank loss {loss!r}: use one of {sorted({*LOSSES, *TEACHER_LOSSES})}")
         if scale <= 0:
             raise ValueError(f"rerank scale {scale}: what the cosine is multiplied by is above 0")
         self.head, self.loss_name, self.teacher_weight = head, loss, teacher_weight
-        self.log_scale = nn.Parameter(torch.tensor(scale).log()) if head != "linear" else None
-        self.linear = nn.Linear(2 * width, 1, bias=False) if head != "cosine" else None
+        self.log_scale = nn.Parameter(torch.tensor(scale).log()) if head in ("cosine", "both") else None
+        self.linear = nn.Linear(2 * width, 1, bias=False) if head in ("linear", "both") else None
         if self.linear is not None:  # zero: the learned part starts silent
             nn.init.zeros_(self.linear.weight)
+        self.answer_D = nn.Parameter(torch.zeros(width) if answer_D is None else answer_D.clone()) if head == "yes_no" else None
         # the other losses look at differences: a bias would have a gradient of rounding errors only, and Adam would follow them
         self.bias = nn.Parameter(torch.zeros(1)) if loss == "bce" else None
 
     @property
     def measure(self) -> str:
         return "reranked"
+
+    def pack(self, tokens: TextTokens, items: Sequence[tuple[str, str]]) -> Pack:
+        """Pairs of query and document."""
+        return tokens.pairs(items)
+
+    def predict(self, encoder: Encoder, pack: Pack, token_budget: int) -> list[float]:
+        """The raw score of each pair."""
+        found: list[float] = self.scores(encoder, pack, token_budget)[0].tolist()
+        return found
 
     def score_hidden(self, query_PD: Tensor, document_PD: Tensor) -> Tensor:
         """(P,) raw scores from the mean hidden states of both parts of each pair."""
@@ -60,13 +74,21 @@ class RerankTask(Task):
             score_P = score_P + F.linear(features, self.linear.weight.float()).squeeze(-1)
         return score_P if self.bias is None else score_P + self.bias.float()
 
+    def score_answer(self, last_PD: Tensor) -> Tensor:
+        """(P,) raw scores from the last hidden state of each pair: the logit of yes minus that of no, when fresh."""
+        assert self.answer_D is not None
+        score_P = last_PD.float() @ self.answer_D.float()
+        return score_P if self.bias is None else score_P + self.bias.float()
+
     def scores(self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None) -> tuple[Tensor, Tensor | None]:
         """(P,) raw scores in fp32 in the caller's order, and the auxiliary loss of the passes if there is one."""
 
         def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
+            if self.answer_D is not None:
+                return self.score_answer(encoder.backbone.pool(hidden_TD, chunk, pooling="last"))
             return self.score_hidden(encoder.backbone.pool(hidden_TD, chunk, part=1), encoder.backbone.pool(hidden_TD, chunk, part=2))
 
-        return run_chunks(encoder, pack, NAME, token_budget, head, auxiliary)
+        return run_chunks(encoder, pack, self.name, token_budget, head, auxiliary)
 
     def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
         """Lists are independent of one another, so each chunk of lists goes backward by itself and memory is bounded."""
@@ -102,7 +124,23 @@ class RerankTask(Task):
         return [[example for _, example in members] for _, members in itertools.groupby(pairs, key=lambda pair: pair[0])]
 
 
-def build(*, width: int, head: str = "cosine", loss: str = "softmax", scale: float = 20.0, teacher_weight: float = 0.0) -> RerankTask:
-    """`head`: cosine, linear or both; `loss`: softmax, ranknet, bce (by grades), margin_mse, kl (by teacher scores);
-    `scale`: what the cosine is multiplied by at the start; `teacher_weight`: adds that much of the KL to a teacher."""
-    return RerankTask(width, head=head, loss=loss, scale=scale, teacher_weight=teacher_weight)
+def build(
+    *,
+    name: str = "rerank",
+    width: int,
+    head_of: HeadOf | None = None,
+    head: str = "cosine",
+    loss: str = "softmax",
+    scale: float = 20.0,
+    teacher_weight: float = 0.0,
+    yes: str = "yes",
+    no: str = "no",
+) -> RerankTask:
+    """`head`: cosine, linear, both or yes_no; `loss`: softmax, ranknet, bce (by grades), margin_mse, kl (by teacher scores);
+    `scale`: what the cosine is multiplied by at the start; `teacher_weight`: adds that much of the KL to a teacher; `yes`, `no`: the
+    words, one token each, whose logits the score of a fresh yes_no is the difference of."""
+    answer_D = None
+    if head == "yes_no" and head_of is not None:
+        yes_D, no_D = head_of((yes, no))
+        answer_D = yes_D - no_D
+    return RerankTask(name, width, head=head, loss=loss, scale=scale, teacher_weight=teacher_weight, answer_D=answer_D)

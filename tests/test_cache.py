@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from twofold.data.cache import cache_root, made_once, write_text
+from twofold.cache import cache_root, made_once, write_text
 
 
 def test_the_cache_is_where_the_environment_says(cache_dir: Path) -> None:

@@ -1,0 +1,99 @@
+"""Decoders on both tasks, from a config alone: losses fall, packed is padded, and training reads what serving reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from tests.tiny import write_decoder
+from tests.tiny_trial import tiny_config, tiny_examples, write_beir
+from twofold.backbone.packed import Pack
+from twofold.config import TrialConfig
+from twofold.model.build import build_model
+from twofold.model.unified import UnifiedModel
+from twofold.tasks import StepContext, Task
+from twofold.train.trial import bare_spec, method_of, run_trial, spec_of
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3"])
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TrialConfig:
+    """Both tasks over a random decoder, a chat around the pairs and an answer for their score; every step sees all 32 queries."""
+    folder = tmp_path_factory.mktemp(request.param)
+    write_decoder(folder / "decoder", request.param)
+    rerank = {"batch": 32, "negatives": 1, "options": {"head": "yes_no", "loss": "bce"}}
+    return tiny_config(
+        folder / "decoder",
+        write_beir(folder / "beir"),
+        backbone={"template": "chatml", "max_length": 48, "pair_length": 200, "query_length": 20},
+        tasks={"retrieve": {"batch": 32, "negatives": 0}, "rerank": rerank},
+        optim={"steps": 8, "lr": 1e-2, "schedule": "constant"},
+        data={"negatives": {"bm25_depth": 5, "model_depth": 0}},
+        checkpoint={"every": 50},
+    )
+
+
+def made(settings: TrialConfig, **changes: Any) -> UnifiedModel:
+    backbone = settings.backbone.model_copy(update=changes)
+    return build_model(spec_of(settings.model_copy(update={"backbone": backbone}), method_of(settings).members[0]))
+
+
+def test_both_losses_fall_and_every_library_opens_the_folder(settings: TrialConfig, tmp_path: Path, cache_dir: Path) -> None:
+    system = run_trial(settings, tmp_path / "trial")
+    rows = [json.loads(line) for line in next((tmp_path / "trial").rglob("log.jsonl")).read_text().splitlines()]
+    for task in ("retrieve", "rerank"):
+        values = [row["loss"][task] for row in rows if "loss" in row]
+        assert len(values) == 8 and np.mean(values[-3:]) < 0.9 * np.mean(values[:3]), (task, values)
+    texts, pairs = ["a fox", "bc de fg"], [("bc", "bc de fg"), ("what", "a fox")]
+    embedder = SentenceTransformer(str(tmp_path / "trial" / "model"), device="cpu")
+    assert np.abs(embedder.encode_query(texts) - system.encode_queries(texts)).max() < 1e-5
+    assert np.abs(CrossEncoder(str(tmp_path / "trial" / "model"), device="cpu").predict(pairs) - system.score(pairs)).max() < 1e-4
+
+
+def test_packed_is_padded(settings: TrialConfig) -> None:
+    packed, padded = made(settings), made(settings, attention="padded")
+    assert packed.backbone.packed and not padded.backbone.packed
+    for model in (packed, padded):
+        torch.manual_seed(1)
+        for group, members in model.groups().items():
+            for _, parameter in members if group.startswith("expert") else ():
+                parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    texts, pairs = ["a", "the fox runs", "dog " * 40], [("a", "dog"), ("what is it", "fox " * 60)]
+    assert np.abs(packed.encode_queries(texts) - padded.encode_queries(texts)).max() < 1e-5
+    assert packed.score(pairs) == pytest.approx(padded.score(pairs), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("task", ["retrieve", "rerank"])
+def test_training_reads_what_serving_reads(settings: TrialConfig, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same ids for the same texts, template and all; and what mines negatives has the same prompts."""
+    model, examples = made(settings), tiny_examples(3)
+    seen: list[Pack] = []
+    forward = model.backbone.forward
+
+    def watched(pack: Pack, tasks: str) -> Any:
+        seen.append(pack)
+        return forward(pack, tasks)
+
+    def rows() -> list[tuple[int, ...]]:
+        found = sorted(tuple(ids.tolist()) for pack in seen for ids in pack.input_ids_T.split(list(pack.lengths)))
+        seen.clear()
+        return found
+
+    monkeypatch.setattr(model.backbone, "forward", watched)
+    owner = model.tasks[task]
+    assert isinstance(owner, Task)
+    owner.step(examples, StepContext(model.train().encoder, lambda loss: None))
+    trained = rows()
+    if task == "rerank":
+        model.score([(example.query, text) for example in examples for text in example.documents])
+    else:
+        model.encode_queries([example.query for example in examples])
+        model.encode_documents([text for example in examples for text in example.documents])
+    assert rows() == trained and bare_spec(settings).prompts == model.spec.prompts == model.tokens.prompts
+    end = model.tokens.prompts["append" if task == "retrieve" else "pair_suffix"]
+    assert all(model.tokens.tokenizer.decode(ids).endswith(end) for ids in trained)
