@@ -82,7 +82,7 @@ def default_values(name: str, source: str, facts: Facts, ruler: Ruler, machine: 
             "retrieve": {"batch": batch, "negatives": max(0, min(1, room))},
             "rerank": {"batch": max(1, batch // 2), "negatives": max(0, min(NEGATIVES, room))},
         },
-        "optim": {"steps": steps, "lr": 1e-3 if steps <= 100 else 5e-4, **_training_lengths(sizes, machine)},
+        "optim": {"steps": steps, "lr": 1e-3 if steps <= 100 else 5e-4, **_training_lengths(sizes, ruler, machine)},
         "dev": {"queries": 100, "depth": 20},
     }
 
@@ -100,12 +100,14 @@ def _lengths(facts: Facts, ruler: Ruler, machine: Machine) -> dict[str, int]:
     query = step_up(rows["queries"].p95, most)
     document = step_up(rows["documents"].p95, longest)
     pair = step_up(rows["pairs"].p95 if "pairs" in rows else longest, min(longest + longest // 2, ruler.reach))
-    return {"max_length": document, "pair_length": max(pair, step_up(2 * query, ruler.reach)), "query_length": query}
+    least = step_up(2 * query + ruler.around_pair, ruler.reach)
+    return {"max_length": document, "pair_length": max(pair, least), "query_length": query}
 
 
-def _training_lengths(sizes: dict[str, int], machine: Machine) -> dict[str, int]:
+def _training_lengths(sizes: dict[str, int], ruler: Ruler, machine: Machine) -> dict[str, int]:
     """On a CPU long texts are learnt from by their beginnings."""
-    shorter = {"max_length": 128, "pair_length": 160}
+    around = max(ruler.around_document, ruler.around_pair)
+    shorter = {"max_length": 128 + around, "pair_length": 160 + around} if around > 16 else {"max_length": 128, "pair_length": 160}
     return {} if machine.gpu else {key: most for key, most in shorter.items() if sizes[key] > most}
 
 
