@@ -109,3 +109,15 @@ def test_continued_needs_a_start(places: tuple[Path, Path, Path], tmp_path: Path
     backbone, data, _ = places
     with pytest.raises(ConfigError, match="goes on from a trained model"):
         run_trial(tiny_config(backbone, data, method={"name": "continued"}), tmp_path / "next")
+
+
+def test_a_finished_trials_settings_are_not_to_be_edited(places: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Its config.toml was changed and run again: the model there is another's."""
+    backbone, data, _ = places
+    config = tiny_config(backbone, data, method={"name": "zero_shot"})
+    run_trial(config, tmp_path / "trial")
+    run_trial(config, tmp_path / "trial")
+    other = config.model_copy(update={"seed": 7})
+    (tmp_path / "trial" / "config.toml").write_text(other.to_toml(), encoding="utf-8")
+    with pytest.raises(ConfigError, match="was trained with other settings"):
+        run_trial(other, tmp_path / "trial")

@@ -123,7 +123,7 @@ class Made:
 
     config: TrialConfig
     text: str
-    """What was decided, as TOML, before overrides."""
+    """What was decided and what was asked for, as TOML."""
     datasets: Mapping[str, Dataset | LabelledDataset]
     """By the name that was given."""
     check: Check | None
@@ -147,9 +147,8 @@ def config_for(
     facts = examine(dataset, ruler.count, scan, progress)
     values = default_values(trial_name(source), source, facts, ruler, Machine.here(asked.device))
     values = values if onward is None else onward.of_ranking(values)
-    text = toml.dump(values)
-    config = with_start(configs.make(values, overrides, source))
-    return Made(config, text, {source: dataset}, judged(config, facts, ruler))
+    config = with_start(configs.make(values, overrides, source))  # puts the overrides into the table
+    return Made(config, toml.dump(values), {source: dataset}, judged(config, facts, ruler))
 
 
 def labels_for(source: str, overrides: Sequence[str], onward: Onward) -> Made:
@@ -157,8 +156,8 @@ def labels_for(source: str, overrides: Sequence[str], onward: Onward) -> Made:
     asked = preliminary(source, overrides, onward)
     dataset = open_labelled(source, asked.data.on_error)
     values = onward.of_labels(trial_name(source), source, dataset)
-    text = toml.dump(values)
-    return Made(with_start(configs.make(values, overrides, source)), text, {source: dataset}, None)
+    config = with_start(configs.make(values, overrides, source))
+    return Made(config, toml.dump(values), {source: dataset}, None)
 
 
 def preliminary(source: str, overrides: Sequence[str], onward: Onward | None = None) -> TrialConfig:

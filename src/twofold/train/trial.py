@@ -59,6 +59,8 @@ def run_trial(
         say, progress = lambda _: None, lambda *_: None
     accelerator.wait_for_everyone()
     if (folder / "model").is_dir():
+        if folders.read_facts(folder / "model").get("config") != config.model_dump(mode="json"):
+            raise ConfigError(f"{folder / 'model'} was trained with other settings: choose another name, or remove {folder}")
         say(f"{folder / 'model'} is there already")
         return folders.load_system(folder / "model", device=accelerator.device)
     begun = time.monotonic()
