@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from twofold.model.system import System
     from twofold.model.unified import UnifiedModel
 
-__all__ = ["load", "load_system"]
+__all__ = ["load", "load_system", "locate"]
 
 
 def load(
@@ -41,6 +41,13 @@ def load_system(path: str | Path, device: str = "cpu", *, precision: str | None 
     from twofold.model.folder import load_system
 
     return load_system(path, device, precision=precision, plugins=plugins)
+
+
+def locate(path: str | Path) -> Path:
+    """The folder of a saved model: a path, "builtin", or a hub id's snapshot, for libraries that take a folder. Raises CheckpointError."""
+    from twofold.model.folder import locate
+
+    return locate(path)
 
 
 register()

@@ -15,7 +15,7 @@ from twofold.errors import CheckpointError
 
 NAME = "builtin"
 FOLDER = Path(__file__).resolve().parents[1] / "builtin"
-SHA256 = ""
+SHA256 = "500f37b709dbdaea8553758b7fd9e5376f2ad77b80050be7402c6de9c6b823df"
 """Of the folder's manifest, which holds the sha256 of every file."""
 
 ABOUT: dict[str, Any] = {

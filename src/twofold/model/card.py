@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from twofold.model import builtin
 from twofold.model.unified import UnifiedModel
 
 Facts = Mapping[str, Any]
@@ -85,6 +86,8 @@ def usage(model: UnifiedModel, name: str) -> str:
     both = "retrieve" in model.tasks and "rerank" in model.tasks
     blocks = [USES["twofold"] + ("\n" + USES["rank"] if both else "")] if "retrieve" in model.tasks else []
     blocks += [USES[task] for task in ("retrieve", "rerank") if task in model.tasks]
+    if name == builtin.NAME:  # other libraries take a folder and not our name for it
+        blocks = [block.replace('er("{path}")', 'er(str(twofold.locate("{path}")))') for block in blocks]
     return "\n\n".join(f"```python\n{block.replace('{path}', name)}\n```" for block in blocks)
 
 
