@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from twofold.data.labelled import LabelledDataset
-from twofold.evaluate.classification import SHOTS, classify_dataset, few_shots, linear_probe, measures
+from twofold.evaluate.classification import SHOTS, classify_dataset, few_shots, linear_probe, measures, older_outputs
 from twofold.model.spec import ModelSpec
 from twofold.model.unified import UnifiedModel
 from twofold.records import Labelled
@@ -44,6 +44,11 @@ class Toy:
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return embed(texts)
 
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return np.array([len(first) + self.shift for first, _ in pairs], dtype=np.float32)
+
+    shift = 0.0
+
 
 def test_measures_equal_a_count_by_hand() -> None:
     found = measures(["a", "a", "b", "c"], ["a", "b", "b", "a"])
@@ -66,7 +71,11 @@ def test_the_probe_tells_what_the_vectors_tell() -> None:
 
 def test_a_result_has_all_rows_and_every_text(tmp_path: Path) -> None:
     dataset = LabelledDataset("d", {"train": TRAIN, "test": TEST})
-    found = classify_dataset(cast(UnifiedModel, Toy()), "classify", dataset, frozen=blind)
+    found = classify_dataset(cast(UnifiedModel, Toy()), "classify", dataset, frozen=blind, before=cast(UnifiedModel, Toy()))
+    assert found.older == {"vectors": 9, "scores": 9, "changed": 0}
+    other = Toy()
+    other.shift = 1e-3
+    assert older_outputs(cast(UnifiedModel, Toy()), cast(UnifiedModel, other), ["a", "b"])["changed"] == 2
     assert found.rows.keys() == {"classifier", "probe", "frozen probe"}
     assert found.rows["classifier"]["accuracy"] == pytest.approx(6 / 9)
     assert sum(found.right.values()) == 6

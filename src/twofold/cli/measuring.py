@@ -72,12 +72,14 @@ def _evaluate_labels(model: str, data: str, split: str, task: str, to: Path | No
     from twofold.data.labelled import open_labelled
     from twofold.evaluate.classification import classify_dataset
     from twofold.model.build import build_model
-    from twofold.model.folder import load, read_facts
+    from twofold.model.folder import load, read_facts, still_there
 
     loaded = load(model)
     bare = build_model(replace(loaded.spec, tasks={"retrieve": {}}, plan=LayerPlan()))
-    name = str(read_facts(model).get("name", Path(model).name))
-    result = classify_dataset(loaded, task, open_labelled(data), split, name=name, frozen=bare.encode)
+    facts = read_facts(model)
+    name, start = str(facts.get("name", Path(model).name)), facts.get("start")
+    before = load(start["path"]) if start and still_there(start) else None
+    result = classify_dataset(loaded, task, open_labelled(data), split, name=name, frozen=bare.encode, before=before)
     if to is not None:
         result.save(to)
     if as_json:

@@ -23,6 +23,8 @@ from twofold.model.unified import UnifiedModel
 from twofold.records import Encode, Labelled
 
 ROUNDS, SHOTS, ITERATIONS = 10, 8, 100
+OLDER = 400
+"""Texts whose older vectors and scores are compared."""
 MEASURES = ("accuracy", "macro_f1")
 
 
@@ -36,6 +38,8 @@ class Classification:
     task: str
     rows: Mapping[str, Mapping[str, float]]
     """"classifier", "probe" and, where one was given, "frozen probe" → accuracy and macro-F1."""
+    older: Mapping[str, int] | None
+    """Where the classifier was added to a model: how many older vectors and scores were compared, and how many changed in any bit."""
     right: Mapping[str, int]
     """Text id → whether the classifier's label is the right one."""
     system: Mapping[str, Any]
@@ -51,11 +55,19 @@ class Classification:
 
 
 def classify_dataset(
-    model: UnifiedModel, task: str, dataset: LabelledDataset, split: str = "test", *, name: str = "", frozen: Encode | None = None
+    model: UnifiedModel,
+    task: str,
+    dataset: LabelledDataset,
+    split: str = "test",
+    *,
+    name: str = "",
+    frozen: Encode | None = None,
+    before: UnifiedModel | None = None,
 ) -> Classification:
     """Accuracy and macro-F1 of a task's labels on a split, and of the linear probe on the model's own embeddings.
 
-    `frozen` embeds with the backbone that nobody trained, for the probe beside it. Raises ValueError for a task that the model
+    `frozen` embeds with the backbone that nobody trained, for the probe beside it; `before` is the model as it was before the
+    classifier was added, whose outputs are compared. Raises ValueError for a task that the model
     does not do, and DataError for a split that is not there.
     """
     texts = dataset.split(split)
@@ -68,7 +80,8 @@ def classify_dataset(
     about = {"name": dataset.name, "split": split, "sha256": dataset.fingerprint, "texts": len(texts), "labels": len(dataset.labels)}
     right = {f"{i}:{one.id}": int(guess.label == one.label) for i, (one, guess) in enumerate(zip(texts, guesses, strict=True))}
     settings = {"backbone": model.spec.backbone, "plan": model.spec.to_dict()["plan"], "precision": model.spec.precision}
-    return Classification(name or f"{dataset.name}-{task}", about, task, rows, right, settings, provenance.environment())
+    older = None if before is None else older_outputs(before, model, [one.text for one in texts[:OLDER]])
+    return Classification(name or f"{dataset.name}-{task}", about, task, rows, older, right, settings, provenance.environment())
 
 
 def linear_probe(encode: Encode, train: Sequence[Labelled], test: Sequence[Labelled], seed: int = 42) -> dict[str, float]:
@@ -95,6 +108,14 @@ def few_shots(train: Sequence[Labelled], draw: np.random.Generator) -> list[int]
             left[train[i].label] = taken + 1
             chosen.append(i)
     return chosen
+
+
+def older_outputs(before: UnifiedModel, after: UnifiedModel, texts: Sequence[str]) -> dict[str, int]:
+    """Vectors of texts, and scores of each with the next, by both models: how many there are, and how many differ in any bit."""
+    pairs = list(zip(texts, [*texts[1:], texts[0]], strict=True))
+    vectors = np.any(before.encode(texts) != after.encode(texts), axis=1)
+    scores = before.score(pairs) != after.score(pairs)
+    return {"vectors": len(vectors), "scores": len(scores), "changed": int(vectors.sum() + scores.sum())}
 
 
 def measures(wanted: Sequence[str], given: Sequence[str]) -> dict[str, float]:

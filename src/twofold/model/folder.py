@@ -200,6 +200,14 @@ def manifest_sha256(path: str | Path) -> str:
         raise CheckpointError(f"{path}: not a saved model: {error}") from error
 
 
+def still_there(start: Mapping[str, Any]) -> bool:
+    """Whether the model that another one started from (its facts' "start") lies where it lay, unchanged."""
+    try:
+        return manifest_sha256(start["path"]) == str(start["manifest"])
+    except CheckpointError:
+        return False
+
+
 def checked(folder: Path) -> Manifest:
     """`verify`, and no file of a kind that could hold code. Raises CheckpointError naming the first that is not right."""
     manifest = verify(folder, extras=EXTRAS)
