@@ -125,6 +125,29 @@ def test_every_target_that_is_stated_can_be_judged(tmp_path: Path) -> None:
     assert all(entries[id]["met"] is None and entries[id]["source"] for id in stated)
 
 
+def test_released_weights_are_measured_on_what_they_never_saw(tmp_path: Path) -> None:
+    gains = {"nfcorpus": (0.02, 0.03), "wikiqa": (0.01, 0.01), "cosqa": (0.03, 0.02)}
+    for name, (retrieval, reranking) in gains.items():
+        put(tmp_path, f"builtin/zero_shot_{name}.json", evaluation("zero_shot", 0.5, 0.5, steps=0, dataset=name))
+        put(tmp_path, f"builtin/{name}.json", evaluation("moe_lora", 0.5 + retrieval, 0.5 + retrieval + reranking, dataset=name))
+    put(tmp_path, "builtin/scifact.json", evaluation("moe_lora", 0.1, 0.9))  # it was trained on
+    entry = board(tmp_path)["Q6"]
+    assert entry["value"] == pytest.approx({"retrieval": 0.01, "reranking": 0.02})
+    assert entry["met"] is True
+    (tmp_path / "results/builtin/cosqa.json").unlink()
+    assert board(tmp_path)["Q6"]["met"] is None, "one of the three is missing"
+
+
+@pytest.mark.parametrize(("accuracy", "changed", "met"), [(0.91, 0, True), (0.89, 0, False), (0.91, 2, False), (0.91, None, None)])
+def test_the_fourth_expert_and_what_it_changed(tmp_path: Path, accuracy: float, changed: int | None, met: bool | None) -> None:
+    older = None if changed is None else {"vectors": 10, "scores": 10, "changed": changed}
+    content = {"kind": "classification", "data": {"name": "banking77", "split": "test"}, "rows": {"classifier": {"accuracy": accuracy}}}
+    put(tmp_path, "classify/banking77.json", {**content, "older": older, "environment": ENVIRONMENT})
+    entry = board(tmp_path)["Q8"]
+    assert entry["value"]["accuracy"] == accuracy
+    assert entry["met"] is met
+
+
 def test_the_newest_file_wins(tmp_path: Path) -> None:
     for name, date, value in (("a", "2026-02-01", 2.0), ("b", "2026-01-01", 3.0)):
         put(tmp_path, f"bench/{name}.json", {"environment": {**ENVIRONMENT, "date": date}, "scoreboard": [{"id": "S10", "value": value}]})
