@@ -70,7 +70,9 @@ def theirs(backbone: str, examples: list[Example], length: int, precision: str) 
     base, tokenizer = load_model(backbone)
     config = LoraConfig(r=24, lora_alpha=48, lora_dropout=0.0, target_modules=list(target_layers(base, ".*")))
     model = get_peft_model(base, config).train()
-    task = RetrieveTask(temperature=0.05, margin=0.1, dims=(), query_negatives=False, document_negatives=False, cache_tokens=1 << 30)
+    task = RetrieveTask(
+        "retrieve", temperature=0.05, margin=0.1, dims=(), query_negatives=False, document_negatives=False, cache_tokens=1 << 30
+    )
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=RATE)
 

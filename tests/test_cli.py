@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 from tests.tiny_trial import tiny_config, write_backbone, write_beir
 from twofold import plugins
 from twofold.cli import app, main
+from twofold.errors import ConfigError, DataError
 
-COMMANDS = ("train", "evaluate", "compare", "encode", "rank", "methods", "routers", "doctor", "demo")
+COMMANDS = ("train", "check", "evaluate", "compare", "encode", "rank", "methods", "routers", "doctor", "demo")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,39 @@ def test_set_changes_a_setting(place: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("TWOFOLD_CACHE", str(tmp_path / "cache"))
     run("train", place / "config.toml", "--to", tmp_path, "--set", "name=other", "--set", "optim.steps=1")
     assert "steps = 1" in (tmp_path / "other" / "config.toml").read_text()
+
+
+def test_train_on_data_makes_settings_that_can_be_run_again(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWOFOLD_CACHE", str(tmp_path / "cache"))
+    rows = [{"title": f"the fox number {n}", "text": "a lazy dog runs over the red fox " * 2 + str(n)} for n in range(20)]
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    backbone, steps = f"backbone.name={place / 'backbone'}", "optim.steps=2"
+    result = run("train", tmp_path / "notes", "--to", tmp_path, "--set", backbone, "--set", steps, "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["model"] == str(tmp_path / "notes" / "model")
+    assert "only 1" in result.stderr and "settings made for" in result.stderr
+    config = tmp_path / "notes" / "config.toml"
+    assert run("train", config, "--to", tmp_path, "--set", "name=again").exit_code == 0
+    assert run("evaluate", tmp_path / "again" / "model", "--data", tmp_path / "notes").exit_code == 0
+
+
+def test_check_prints_a_table_and_json_and_fails_where_training_would(place: Path) -> None:
+    shown = run("check", place / "tiny", "--config", place / "config.toml")
+    assert shown.exit_code == 0 and "judged 0" in shown.stdout and all(len(line) <= 80 for line in shown.stdout.splitlines())
+    wrong = run("check", place / "tiny", "--config", place / "config.toml", "--set", "tasks.retrieve.batch=100", "--json")
+    assert wrong.exit_code == 1 and json.loads(wrong.stdout)["findings"][0]["level"] == "error"
+
+
+def test_check_stops_at_a_bad_line_or_counts_it(place: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"query": f"what is {n}", "positive": f"it is {n}"}) for n in range(30)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join([*lines, '{"query": "half']))
+    backbone = f"backbone.name={place / 'backbone'}"
+    with pytest.raises(DataError, match="pairs.jsonl:31: not valid JSON"):
+        run("check", tmp_path / "pairs.jsonl", "--set", backbone)
+    shown = run("check", tmp_path / "pairs.jsonl", "--set", backbone, "--on-error", "skip")
+    assert shown.exit_code == 0 and "1 × not valid JSON" in shown.stdout
+    with pytest.raises(ConfigError, match="data.on_error"):
+        run("check", tmp_path / "pairs.jsonl", "--on-error", "ignore")
 
 
 def test_evaluate_writes_a_result_that_compare_reads(place: Path, model: str, tmp_path: Path) -> None:
@@ -103,6 +137,8 @@ def test_doctor_reports_as_json() -> None:
     ("arguments", "said"),
     [
         (["train", "missing.toml"], "missing.toml"),
+        (["train", "nowhere"], "no dataset 'nowhere'"),
+        (["check", "pydoc"], "did you mean 'pydocs'?"),
         (["rank", "no/such/folder", "query", "document"], "no/such/folder"),
         (["evaluate", "no/such/folder", "--data", "nowhere"], "no/such/folder"),
     ],

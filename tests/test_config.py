@@ -97,7 +97,7 @@ def test_an_unknown_key_names_file_key_and_nearest(write: Write, text: str, key:
 
 def test_an_unknown_key_like_nothing_lists_what_there_is(write: Write) -> None:
     path = write("zzz = 1\n" + MINIMAL)
-    assert complaint(path).startswith(f"{path}: unknown key 'zzz'; here is: name, seed, backbone, ")
+    assert complaint(path).startswith(f"{path}: unknown key 'zzz'; here is: name, start, seed, backbone, ")
 
 
 def test_an_unknown_key_of_an_override_names_the_override(write: Write) -> None:

@@ -47,21 +47,26 @@ def bar() -> Progress:
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="A TOML file: see configs/.")],
+    what: Annotated[str, typer.Argument(metavar="CONFIG|DATA", help="A TOML file (see configs/), or a dataset: settings are made for it.")],
     sets: Sets = [],  # noqa: B006 (typer reads the default)
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished trial, bit for bit.")] = False,
     to: Annotated[Path, typer.Option("--to", help="The folder that holds the trial's own folder.")] = Path("trials"),
     as_json: Json = False,
 ) -> None:
-    """Train a model on both tasks.
+    """Train a model on both tasks. The data is checked first.
 
     Example: `twofold train configs/pydocs.toml --set optim.steps=50 --set seed=1`
+
+    Example: `twofold train my-data --set optim.steps=50` (pairs, documents, a BEIR folder: what `twofold check` takes)
     """
-    from twofold import config as configs
+    from twofold.train.defaults import start_of
     from twofold.train.trial import run_trial
 
-    settings = configs.read(config, sets)
-    folder = to / settings.name
+    def say(line: str) -> None:
+        err.print(line, style="dim", markup=False, highlight=False)
+
+    start = start_of(what, sets, to, resume, say)
+    settings, folder = start.config, to / start.config.name
     with bar() as progress:
         rows: dict[str, Any] = {}
 
@@ -71,11 +76,37 @@ def train(
             loss = "  ".join(f"{task} {value:.3f}" for task, value in now.report.loss.items())
             progress.update(rows[member], completed=now.step, note=f"{loss}  {now.tokens_per_second:,.0f} tok/s")
 
-        system = run_trial(settings, folder, resume=resume, say=lambda line: err.print(line, style="dim", markup=False), progress=show)
+        system = run_trial(settings, folder, resume=resume, say=say, progress=show, datasets=start.datasets)
     if as_json:
         out.print_json(json.dumps({"model": str(folder / "model"), "system": system.describe()}))
     else:
         out.print(f"saved {folder / 'model'}; next: twofold evaluate {folder / 'model'} --data {settings.data.train[0]}", markup=False)
+
+
+@app.command()
+def check(
+    data: Annotated[str, typer.Argument(help="A folder or file of pairs or documents, a BEIR folder, pydocs, hub:…, ir_datasets:…")],
+    config: Annotated[Path | None, typer.Option("--config", help="Judge by these settings, not by those made for the data.")] = None,
+    sets: Sets = [],  # noqa: B006 (typer reads the default)
+    on_error: Annotated[str, typer.Option("--on-error", help="raise: stop at the first bad line; skip: count them.")] = "raise",
+    as_json: Json = False,
+) -> None:
+    """Look at data before training on it: counts, lengths, cuts, repeats, leaks. Exit code 1 where a training would not start.
+
+    Example: `twofold check my-data --on-error skip`
+
+    Example: `twofold check scifact --config configs/scifact/moe_lora.toml --json`
+    """
+    from twofold.train.defaults import check_of
+
+    with bar() as progress:
+        found = check_of(data, config, [*sets, f"data.on_error={on_error}"], _shown(progress))
+    if as_json:
+        out.print_json(json.dumps(found.as_dict()))
+    else:
+        for line in found.lines():
+            out.print(line, markup=False, highlight=False)
+    raise typer.Exit(1 if found.errors else 0)
 
 
 @app.command()

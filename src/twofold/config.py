@@ -117,6 +117,8 @@ class TaskConfig(Section):
     """Hard negatives beside each positive; for rerank 3 unless said."""
     weight: float = Field(1.0, ge=0)
     """Factor of the task's loss in the sum."""
+    data: list[str] | None = None
+    """Datasets of this task alone; "none" is data.train."""
     options: dict[str, JsonValue] = {}
     """Keyword arguments of the task's `build`: loss, temperature, …"""
 
@@ -182,6 +184,8 @@ class TrialConfig(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The trial's name and its folder's: letters, digits, and . _ - after the first."""
+    start: str | None = None
+    """A saved model to begin from, for the methods `add_expert` and `continued`; its backbone and lengths are then the trial's."""
     seed: int = Field(0, ge=0)
     """Decides initial weights, the order of the data and every other draw."""
     backbone: BackboneConfig = BackboneConfig()
@@ -237,6 +241,11 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> TrialConfig:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no valid TOML: {error}") from error
+    return make(values, overrides, str(path))
+
+
+def make(values: dict[str, Any], overrides: Sequence[str] = (), where: str = "settings") -> TrialConfig:
+    """The settings in a table, changed by overrides (so is `values`). Raises ConfigError as `read` does, with `where` as the file."""
     origins = {}
     for override in overrides:
         keys, value = toml.parse_assignment(override)
@@ -247,7 +256,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> TrialConfig:
     try:
         return TrialConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(complaints(error, TrialConfig, str(path), origins))) from error
+        raise ConfigError("\n".join(complaints(error, TrialConfig, where, origins))) from error
 
 
 def _spell_none(values: Mapping[str, Any]) -> dict[str, Any]:

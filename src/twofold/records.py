@@ -43,6 +43,15 @@ class Query(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """One text with its label, for tasks that learn from labels; the id is qualified by its dataset."""
+
+    id: str
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
 class Example:
     """One query with documents to learn from: for `retrieve` a positive and its hard negatives, for `rerank` a list.
 

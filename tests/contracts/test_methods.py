@@ -10,11 +10,11 @@ import torch
 from tests.tiny_trial import tiny_config, write_backbone, write_beir
 from twofold.data.sources import open_dataset
 from twofold.methods import Method
-from twofold.model.build import build_model
 from twofold.model.folder import load_system
-from twofold.plugins import build_plugin, describe, names
+from twofold.plugins import build_plugin, describe, load, names
 from twofold.train.stages import trainable
-from twofold.train.trial import method_of, run_trial, spec_of
+from twofold.train.start import first_model, with_start
+from twofold.train.trial import method_of, run_trial
 
 METHODS = names("methods")
 BOTH = ("retrieve", "rerank")
@@ -25,6 +25,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("methods")
     return write_backbone(folder / "backbone"), write_beir(folder / "beir")
+
+
+def start_of(name: str, folders: tuple[Path, Path]) -> dict[str, str]:
+    """A trained model for the methods that go on from one."""
+    if not getattr(load("methods", name), "NEEDS_START", False):
+        return {}
+    made = folders[0].parent / "start"
+    run_trial(tiny_config(*folders, method={"name": "moe_lora"}, optim={"steps": 1}), made, resume=True)
+    return {"start": str(made / "model")}
 
 
 def test_there_are_methods_and_each_says_what_it_is() -> None:
@@ -44,9 +53,9 @@ def test_it_serves_each_task_once(name: str, tasks: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_its_stages_name_what_its_models_have(name: str, folders: tuple[Path, Path]) -> None:
-    config = tiny_config(*folders, method={"name": name})
+    config = with_start(tiny_config(*folders, method={"name": name}, **start_of(name, folders)))
     for member in method_of(config).members:
-        model = build_model(spec_of(config, member))
+        model = first_model(config, member, {}, torch.device("cpu"))
         for stage in member.stages:
             chosen = trainable(model, stage)
             ids = {id(parameter) for members in chosen.values() for _, parameter in members}
@@ -56,7 +65,7 @@ def test_its_stages_name_what_its_models_have(name: str, folders: tuple[Path, Pa
 @pytest.mark.parametrize("name", METHODS)
 def test_it_trains_saves_and_opens_again(name: str, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWOFOLD_CACHE", str(folders[0].parent / "cache"))
-    config = tiny_config(*folders, method={"name": name}, optim={"steps": 2})
+    config = tiny_config(*folders, method={"name": name}, optim={"steps": 2}, **start_of(name, folders))
     system = run_trial(config, tmp_path / "trial")
     again = load_system(tmp_path / "trial" / "model")
     dataset = open_dataset(folders[1])

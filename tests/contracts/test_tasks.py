@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.tiny_trial import assert_close, gradients, stirred, tiny_examples, tiny_unified, write_backbone
 from twofold.core.inject import Expert, LayerPlan
 from twofold.model.unified import UnifiedModel
-from twofold.plugins import build_plugin, describe, load, names
-from twofold.tasks import StepContext, StepResult, Task
+from twofold.plugins import describe, names
+from twofold.records import Labelled
+from twofold.tasks import StepContext, StepResult, Task, build_task, reads
 
 TASKS = names("tasks")
 
@@ -23,14 +26,27 @@ def backbone_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fresh(backbone_dir: Path) -> UnifiedModel:
-    return stirred(tiny_unified(backbone_dir, LayerPlan((Expert("one", 2),)), **{name: {} for name in TASKS}))
+    return stirred(tiny_unified(backbone_dir, LayerPlan((Expert("one", 2),)), **{name: options(name) for name in TASKS}))
+
+
+def options(name: str) -> dict[str, Any]:
+    """What a task cannot be built without."""
+    return {"labels": ["a", "b", "c"]} if reads(name) is Labelled else {}
+
+
+def examples(name: str) -> list[Any]:
+    """Three things to learn from, of the kind that the task reads."""
+    found = tiny_examples(3, teacher=True)
+    if reads(name) is Labelled:
+        return [Labelled(one.query_id, one.query, label) for one, label in zip(found, "abc", strict=True)]
+    return list(found)
 
 
 def step(name: str, model: UnifiedModel, weight: float = 1.0, token_budget: int = 8192) -> StepResult:
     task = model.tasks[name]
     assert isinstance(task, Task)
     context = StepContext(model.encoder, lambda loss: loss.backward(), weight=weight, token_budget=token_budget)
-    return task.step(tiny_examples(3, teacher=True), context)
+    return task.step(examples(name), context)
 
 
 def test_there_are_tasks_and_each_says_what_it_is() -> None:
@@ -39,11 +55,29 @@ def test_there_are_tasks_and_each_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_file_carries_its_name(name: str) -> None:
-    assert name == load("tasks", name).NAME
-    task = build_plugin("tasks", name, {}, width=32)
-    assert isinstance(task, Task)
-    assert task.measure in ("dense", "reranked")
+def test_it_is_built_under_its_own_name_or_a_variants(name: str) -> None:
+    for own in (name, f"{name}:legal"):
+        task = build_task(own, options(name), width=32)
+        assert task.name == own
+        assert task.measure in ("dense", "reranked", "accuracy")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_it_answers_each_item_in_order(name: str, backbone_dir: Path) -> None:
+    model = fresh(backbone_dir)
+    items: list[Any] = [one.text if reads(name) is Labelled else one.query for one in examples(name)]
+    if name == "rerank":
+        items = [(one.query, one.documents[0]) for one in examples(name)]
+    answers = model.predict(name, items)
+    assert len(answers) == len(items)
+    alone = [model.predict(name, [item])[0] for item in items]
+    assert np.allclose(*(np.array([flat(one) for one in each], dtype=float) for each in (answers, alone)), atol=1e-5)
+
+
+def flat(answer: Any) -> list[float]:
+    """The numbers of an answer."""
+    parts = answer if isinstance(answer, (list, tuple)) else [answer]
+    return [part for part in parts if not isinstance(part, str)]
 
 
 @pytest.mark.parametrize("name", TASKS)

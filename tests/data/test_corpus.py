@@ -103,3 +103,11 @@ def test_a_file_that_changes_under_us_is_noticed(tmp_path: Path) -> None:
 def test_ids_are_unique_in_memory_too() -> None:
     with pytest.raises(DataError, match="duplicate document id 'a'"):
         Corpus.from_documents([Document("a", "", "x"), Document("a", "", "y")])
+
+
+def test_a_mapped_view_changes_every_document(tmp_path: Path) -> None:
+    corpus = Corpus.from_jsonl(write(tmp_path / "corpus.jsonl", ROWS)).mapped(
+        lambda document: document._replace(text=document.text.upper())
+    )
+    assert [document.text for document in corpus] == ["SECOND", "FIRST É", "UNTITLED", ""]
+    assert corpus.document("a").text == "FIRST É" and corpus.select(["7"]).document("7").text == "UNTITLED"

@@ -44,13 +44,13 @@ class ToySystem:
         self.wrong = tuple(wrong)
         self.scored: list[tuple[str, str]] = []
 
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_queries(self, texts: Sequence[str], variant: str = "") -> NDArray[np.float32]:
         return np.stack([_vector(text) for text in texts])
 
-    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_documents(self, texts: Sequence[str], variant: str = "") -> NDArray[np.float32]:
         return np.stack([_vector(text) for text in texts])
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    def score(self, pairs: Sequence[tuple[str, str]], variant: str = "") -> NDArray[np.float32]:
         self.scored += pairs
         sign = [-1 if any(word in query for word in self.wrong) else 1 for query, _ in pairs]
         return np.array([s * len(set(q.split()) & set(d.split())) for s, (q, d) in zip(sign, pairs, strict=True)], dtype=np.float32)

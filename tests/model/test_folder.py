@@ -193,7 +193,7 @@ def test_experts_that_are_loaded_but_not_applied_are_noticed(make_model: MakeMod
         (lambda config: config["spec"].update(backbone="package:no-such-package"), "not installed; pip install no-such-package"),
         (lambda config: config["spec"].update(max_length=2), "max_length 2"),
         (lambda config: config.update(rerank_weight="much"), "much"),
-        (lambda config: config.update(rerank_weight=1.5), "rerank_weight 1.5: use 0 to 1"),
+        (lambda config: config.update(rerank_weight=1.5), r"rerank_weight \[1.5\]: use 0 to 1"),
         (lambda config: config["spec"]["plan"].update(targets="("), "unterminated|missing"),
         (lambda config: config["canary"].pop("precision"), "no 'precision' in its config"),
         (lambda config: config.update(backbone=None), "NoneType"),

@@ -15,7 +15,8 @@ from twofold.methods import Member, Stage
 from twofold.model.build import build_model
 from twofold.records import Example
 from twofold.train.loop import Hooks, LoopState, Setup, StepReport
-from twofold.train.trial import method_of, spec_of
+from twofold.train.start import spec_of
+from twofold.train.trial import method_of
 
 
 @dataclass

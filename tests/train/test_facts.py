@@ -13,7 +13,8 @@ from twofold.model.build import build_model
 from twofold.train.facts import Trained, count_parameters, facts_of
 from twofold.train.loop import LoopState
 from twofold.train.material import Material, prepare_material
-from twofold.train.trial import bare_spec, method_of, spec_of
+from twofold.train.start import mining_model, spec_of
+from twofold.train.trial import method_of
 
 PER_RANK = dict.fromkeys(("layers",), 2 * (4 * 64 + 2 * 80))["layers"]
 """Parameters of one rank in the tiny BERT of two layers: in each four matrices of 32 × 32 and two between 32 and 48."""
@@ -26,7 +27,7 @@ def parts_of(config: TrialConfig, steps: int | None = 6) -> list[Trained]:
 
 
 def material(config: TrialConfig) -> Material:
-    return prepare_material(config, bare_spec(config), torch.device("cpu"), lambda _: None, {}, learning=True)
+    return prepare_material(config, lambda: mining_model(config, torch.device("cpu")), lambda _: None, {}, learning=True)
 
 
 def count(config: TrialConfig) -> dict[str, Any]:

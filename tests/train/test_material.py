@@ -14,12 +14,12 @@ from twofold.config import TrialConfig
 from twofold.data.mixing import Mixture, TrainingSet
 from twofold.data.sources import Dataset, open_dataset
 from twofold.train.material import Material, prepare_material
-from twofold.train.trial import bare_spec
+from twofold.train.start import mining_model
 
 
 def material(config: TrialConfig, given: dict[str, Dataset] | None = None, learning: bool = True) -> tuple[Material, list[str]]:
     said: list[str] = []
-    return prepare_material(config, bare_spec(config), torch.device("cpu"), said.append, given or {}, learning=learning), said
+    return prepare_material(config, lambda: mining_model(config, torch.device("cpu")), said.append, given or {}, learning=learning), said
 
 
 def test_both_tasks_learn_from_the_same_examples_with_mined_negatives(make_config: MakeConfig, beir_dir: Path) -> None:
@@ -29,7 +29,7 @@ def test_both_tasks_learn_from_the_same_examples_with_mined_negatives(make_confi
     assert len(found.sources["retrieve"]) == 32
     assert found.datasets == (str(beir_dir),)
     assert any("BM25's top 5" in line for line in said)
-    assert any("backbone's top 5 of 40" in line for line in said)
+    assert any("model's top 5 of 40" in line for line in said)
     without = make_config(data={"negatives": {"bm25_depth": 0, "model_depth": 0}})
     bare, said = material(without)
     assert said == []
@@ -58,7 +58,7 @@ def test_a_trial_of_reranking_alone_mines_with_the_backbone_too(make_config: Mak
     config = TrialConfig.model_validate({**make_config().model_dump(), "tasks": {"rerank": {"batch": 2}}})
     alone, said = material(config)
     assert alone.sources.keys() == {"rerank"}
-    assert any("backbone's top" in line for line in said)
+    assert any("model's top" in line for line in said)
     assert alone.sources["rerank"].sha256 == found.sources["rerank"].sha256
 
 

@@ -20,7 +20,7 @@ from twofold.core.inject import mixtures
 from twofold.errors import CheckpointError
 from twofold.methods import AfterStep
 from twofold.train import state as states
-from twofold.train.dev import DevSet
+from twofold.train.dev import DevSets
 from twofold.train.loop import LoopState, Setup, fit
 from twofold.train.watch import MemberWatch
 
@@ -31,7 +31,8 @@ class Script:
     def __init__(self, values: Sequence[float]) -> None:
         self.values, self.looks = list(values), 0
 
-    def look(self, _: Any) -> dict[str, float]:
+    def look(self, _: Any, tasks: Sequence[str]) -> dict[str, float]:
+        assert tuple(tasks) == ("retrieve", "rerank")
         self.looks += 1
         return {"retrieve": self.values[min(self.looks, len(self.values)) - 1], "rerank": 0.5}
 
@@ -48,7 +49,7 @@ def run(
 ) -> tuple[Setup, LoopState]:
     """Trains one member in `folder`; `until` stops as a crash would, after that step."""
     setup = setup or make_setup(config)
-    watch = MemberWatch(folder, setup, config, cast(DevSet | None, dev), resume)
+    watch = MemberWatch(folder, setup, config, cast(DevSets | None, dev), resume)
     state = watch.start()
     hooks = watch.hooks(lambda _: None)
 

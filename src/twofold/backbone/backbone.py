@@ -27,6 +27,17 @@ OFFSET_FAMILIES = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "dat
 """Families whose positions start at padding_idx + 1."""
 
 
+def position_offset(config: Any) -> int:
+    """The position of a text's first token: some families keep the first ones for padding."""
+    return (config.pad_token_id or 0) + 1 if config.model_type in OFFSET_FAMILIES else 0
+
+
+def position_limit(config: Any) -> int:
+    """The most tokens of one text that a model of this config has positions for."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return (1 << 20) if limit is None else int(limit) - position_offset(config)
+
+
 class Backbone(nn.Module):
     """Wraps `model`; `attention` is "packed", "padded", or "auto": packed where a comparison at load proves it exact.
 
@@ -48,7 +59,7 @@ class Backbone(nn.Module):
         self._accepts = {name for name in ("position_ids", "token_type_ids") if name in parameters}
         kinds = getattr(self.config, "type_vocab_size", 0) or 0
         self._types = "token_type_ids" in self._accepts and kinds > 1
-        self._offset = (self.config.pad_token_id or 0) + 1 if self.config.model_type in OFFSET_FAMILIES else 0
+        self._offset = position_offset(self.config)
         self.autocast = False
         self.why_padded = "asked for" if attention == "padded" else self._prove_packed()
         self.autocast = precision == "bf16"
@@ -73,8 +84,7 @@ class Backbone(nn.Module):
     @property
     def position_limit(self) -> int:
         """The most tokens of one text that the model's positions reach."""
-        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return (1 << 20) if limit is None else int(limit) - self._offset
+        return position_limit(self.config)
 
     def forward(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, dict[str, Routing]]:
         """Hidden states (T, D) of the stream and what every router decided, both in the stream's order.

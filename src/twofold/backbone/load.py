@@ -115,6 +115,15 @@ def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None)
     return model, tokens
 
 
+def load_tokenizer(name: str) -> tuple[Any, Any]:
+    """(tokenizer, model config) without the weights. Raises ConfigError as `load_model` does."""
+    path = resolve(name)
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False), AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"backbone {name!r} cannot be opened: {str(error).splitlines()[0]}") from error
+
+
 def head_rows(name: str, model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
     """(N, D) rows in fp32 that the language model's head has for some tokens: the input embedding's where the two are tied, else
     `lm_head.weight` of the checkpoint, which `load_model` leaves out. Raises ConfigError where there is no such head.

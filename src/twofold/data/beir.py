@@ -31,6 +31,8 @@ class Parts:
     judged: Mapping[str, Qrels]
     files: tuple[Path, ...]
     teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    rules: str = ""
+    """What decided the queries besides the files, where something did; part of the fingerprint."""
 
 
 def read_folder(folder: Path, on_error: OnError, counts: Counter[str], graded: bool = False) -> Parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -51,7 +51,7 @@ class Corpus:
                 offsets.append(offset)
         if not first_line:
             raise DataError(f"{path}: no usable document{_counted(tolerant.counts)}")
-        return cls(list(first_line), _OnDisk(path, offsets))
+        return cls(list(first_line), OnDisk(path, offsets, _parse))
 
     @classmethod
     def from_documents(cls, documents: Iterable[Document]) -> Corpus:
@@ -69,7 +69,11 @@ class Corpus:
 
     def untitled(self) -> Corpus:
         """A view in which no document has a title: for training on titles as queries."""
-        return Corpus(self.ids, _Untitled(self._store))
+        return self.mapped(lambda document: document._replace(title=""))
+
+    def mapped(self, change: Callable[[Document], Document]) -> Corpus:
+        """A view of every document as `change` gives it back; nothing is read or copied. `change` must leave the ids alone."""
+        return Corpus(self.ids, _Mapped(self._store, change))
 
     def document(self, identity: str) -> Document:
         """The document of this id. Raises `DataError` when there is none."""
@@ -92,11 +96,13 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class _OnDisk:
-    """The file is opened for every access: no handle to share between threads or to lose in a forked process."""
+class OnDisk:
+    """Lines of a file by their byte offsets. It is opened for every access: no handle to share between threads or to lose in a fork."""
 
     path: Path
     offsets: array[int]
+    parse: Callable[[bytes, str], Document]
+    """From a line, and where it is for an error, to its document."""
 
     def __getitem__(self, position: int, /) -> Document:
         with self.path.open("rb") as file:
@@ -109,7 +115,7 @@ class _OnDisk:
 
     def _read(self, file: Any, position: int) -> Document:
         file.seek(self.offsets[position])
-        return _parse(file.readline(), f"{self.path} (changed while in use?) at byte {self.offsets[position]}")
+        return self.parse(file.readline(), f"{self.path} (changed while in use?) at byte {self.offsets[position]}")
 
 
 @dataclass(frozen=True)
@@ -125,14 +131,15 @@ class _View:
 
 
 @dataclass(frozen=True)
-class _Untitled:
+class _Mapped:
     store: _Store
+    change: Callable[[Document], Document]
 
     def __getitem__(self, position: int, /) -> Document:
-        return self.store[position]._replace(title="")
+        return self.change(self.store[position])
 
     def __iter__(self) -> Iterator[Document]:
-        return (document._replace(title="") for document in self.store)
+        return map(self.change, self.store)
 
 
 def _parse(line: bytes, where: str) -> Document:

@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -37,10 +37,11 @@ class ExampleSource(Protocol):
         """Over everything that decides the batches; a resumed training compares it."""
 
     def __len__(self) -> int:
-        """How many queries there are to learn from."""
+        """How many queries, or labelled texts, there are to learn from."""
 
-    def batch(self, task: str, step: int, size: int, negatives: int, seed: int, rank: int = 0, world: int = 1) -> list[Example]:
-        """The `size` examples of one rank, each of one positive and then `negatives` negatives, at optimiser step `step` from 0."""
+    def batch(self, task: str, step: int, size: int, negatives: int, seed: int, rank: int = 0, world: int = 1) -> list[Any]:
+        """The `size` examples of one rank at optimiser step `step` from 0: `Example`s, each of one positive and then `negatives`
+        negatives, or `Labelled` texts."""
 
 
 class TrainingSet:
@@ -96,7 +97,7 @@ class TrainingSet:
         """All batches of an epoch as (query index, the positive drawn for it); the last few epochs are kept."""
         key = (seed, task, epoch, size)
         if key not in self._plans:
-            rng = _generator(seed, task, epoch)
+            rng = generator_at(seed, task, epoch)
             order, draws = rng.permutation(len(self)), rng.random(len(self))
             candidates = [(int(i), self._positives[i][int(draws[i] * len(self._positives[i]))]) for i in order]
             self._plans[key] = self._spread(candidates, size)
@@ -129,7 +130,7 @@ class TrainingSet:
 
     def _example(self, index: int, positive: str, task: str, step: int, negatives: int, seed: int) -> Example:
         query = self._queries[index]
-        ids = (positive, *self._negatives(index, negatives, _generator(seed, task, step, index)))
+        ids = (positive, *self._negatives(index, negatives, generator_at(seed, task, step, index)))
         scores = self._teacher.get(query, {})
         return Example(
             query_id=f"{self.name}/{query}",
@@ -192,9 +193,9 @@ class Mixture:
     def __len__(self) -> int:
         return sum(len(source) for source in self.sources)
 
-    def batch(self, task: str, step: int, size: int, negatives: int, seed: int, rank: int = 0, world: int = 1) -> list[Example]:
+    def batch(self, task: str, step: int, size: int, negatives: int, seed: int, rank: int = 0, world: int = 1) -> list[Any]:
         """See `ExampleSource.batch`. Each source counts its own steps, so none of its queries is passed over."""
-        points = (_generator(seed, task).random() + np.arange(step + 1) * _GOLDEN) % 1.0
+        points = (generator_at(seed, task).random() + np.arange(step + 1) * _GOLDEN) % 1.0
         choices = np.minimum(np.searchsorted(self._edges, points, side="right"), len(self.sources) - 1)
         local_step = int(np.count_nonzero(choices[:-1] == choices[-1]))
         return self.sources[int(choices[-1])].batch(task, local_step, size, negatives, seed, rank, world)
@@ -219,6 +220,6 @@ def title_pairs(dataset: Dataset) -> TrainingSet:
     return TrainingSet(replace(dataset, name=name, corpus=corpus, judged={"train": judged}, texts=queries, teacher={}))
 
 
-def _generator(seed: int, task: str, *place: int) -> np.random.Generator:
+def generator_at(seed: int, task: str, *place: int) -> np.random.Generator:
     """A stream of its own for every task and place (epoch, or step and query)."""
     return np.random.Generator(np.random.PCG64([seed, zlib.crc32(task.encode()), *place]))

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from twofold.data.beir import read_folder
+from twofold.data.beir import Parts, read_folder
 from twofold.data.corpus import Corpus
+from twofold.data.documents import LISTS, documents_in, read_documents
 from twofold.data.jsonl import OnError
 from twofold.data.pairs import read_pairs
 from twofold.data.pydocs import pydocs_folder
 from twofold.data.remote import hub_folder, ir_datasets_folder
 from twofold.data.splits import SPLITS, lot, separate
 from twofold.errors import DataError
+from twofold.nearest import nearest
 from twofold.records import Qrels
 
 
@@ -92,25 +94,46 @@ def open_dataset(spec: str | Path, on_error: OnError = "raise", graded: bool = F
 
     - a BEIR folder, or a bare name that is a folder under `$TWOFOLD_DATA` or `../shared/data`;
     - a `.jsonl` file of pairs or triples, or a folder of `train.jsonl` [`dev.jsonl`, `test.jsonl`] (see `read_pairs`);
+    - documents alone: a `.jsonl` file of them, a folder with `corpus.jsonl` or `documents.jsonl`, or a folder of `.txt` and `.md` files,
+      whose titles or first sentences become queries (see `read_documents`);
     - `pydocs`: made from this Python's standard library;
     - `hub:OWNER/NAME`: the Hugging Face hub; `ir_datasets:NAME`: the ir_datasets catalogue; both are kept as BEIR folders in the cache.
 
     `graded` takes `qrels/train-graded.tsv` where there is one. Raises `DataError`, with `file:line:` for a bad line; with `on_error="skip"`
     bad lines are skipped and counted in `Dataset.skipped`.
     """
-    path, name = _locate(spec)
+    path, name = locate(spec)
     counts: Counter[str] = Counter()
-    beir = path.is_dir() and any((path / part).exists() for part in ("corpus.jsonl", "queries.jsonl", "qrels"))
-    if not beir and path.is_dir() and not any((path / f"{split}.jsonl").is_file() for split in SPLITS):
-        raise DataError(f"{path}: neither a BEIR folder (corpus.jsonl, queries.jsonl, qrels/) nor one of train.jsonl pairs")
-    parts = read_folder(path, on_error, counts, graded) if beir else read_pairs(path, on_error, counts)
+    parts = _read(path, on_error, counts, graded)
     judged = separate(parts.judged, parts.queries, counts)
     if not judged:
         raise DataError(f"{path}: no usable judgement; skipped: {dict(counts)}")
-    return Dataset(name, parts.corpus, judged, parts.queries, lambda: _sha256(parts.files), counts, parts.teacher)
+    return Dataset(name, parts.corpus, judged, parts.queries, lambda: files_sha256(parts.files, parts.rules), counts, parts.teacher)
 
 
-def _locate(spec: str | Path) -> tuple[Path, str]:
+def _read(path: Path, on_error: OnError, counts: Counter[str], graded: bool) -> Parts:
+    """Reads whatever lies at `path`, by what is there."""
+    if path.is_file():
+        return read_documents(path, on_error, counts) if documents_in(path) else read_pairs(path, on_error, counts)
+    if any((path / part).exists() for part in ("queries.jsonl", "qrels")):
+        return read_folder(path, on_error, counts, graded)
+    pairs = [f"{split}.jsonl" for split in SPLITS if (path / f"{split}.jsonl").is_file()]
+    lists = [name for name in LISTS if (path / name).is_file()]
+    if pairs and lists:
+        raise DataError(f"{path}: both pairs ({', '.join(pairs)}) and documents ({', '.join(lists)}); keep one, or make it a BEIR folder")
+    if pairs:
+        return read_pairs(path, on_error, counts)
+    if documents_in(path):
+        return read_documents(path, on_error, counts)
+    there = ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"
+    raise DataError(
+        f"{path}: neither a BEIR folder (corpus.jsonl, queries.jsonl, qrels/), nor pairs (train.jsonl), nor documents (corpus.jsonl,"
+        f" documents.jsonl, .txt, .md); there is {there}"
+    )
+
+
+def locate(spec: str | Path) -> tuple[Path, str]:
+    """The file or folder that a dataset's name stands for, and its short name. Raises `DataError` where there is none."""
     text = str(spec)
     if text == "pydocs":
         return pydocs_folder(), "pydocs"
@@ -127,11 +150,19 @@ def _locate(spec: str | Path) -> tuple[Path, str]:
             return place, place.resolve().stem if place.is_file() else place.resolve().name
     looked = ", ".join(str(place) for place in places)
     expected = "a folder, a .jsonl file, pydocs, hub:OWNER/NAME or ir_datasets:NAME"
-    raise DataError(f"no dataset {text!r}: looked for {looked}; a dataset is {expected}")
+    raise DataError(f"no dataset {text!r}: looked for {looked}; a dataset is {expected}{_guess(path, places)}")
 
 
-def _sha256(files: tuple[Path, ...]) -> str:
-    total = hashlib.sha256()
+def _guess(path: Path, places: list[Path]) -> str:
+    """The nearest name beside the places that were looked at, if one looks alike."""
+    beside = {one for place in places if place.parent.is_dir() for one in place.parent.iterdir() if one.is_dir() or one.suffix == ".jsonl"}
+    near = nearest(path.name, {one.name for one in beside} | ({"pydocs"} if len(path.parts) == 1 else set()))
+    return "" if near is None else f"; did you mean {str(path.with_name(near))!r}?"
+
+
+def files_sha256(files: tuple[Path, ...], rules: str = "") -> str:
+    """sha256 over the names and bytes of files, and over the rules by which they are read."""
+    total = hashlib.sha256(rules.encode())
     for path in files:
         with path.open("rb") as file:
             total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())

@@ -55,6 +55,9 @@ class Member:
     serves: tuple[str, ...]
     stages: tuple[Stage, ...]
     plan: LayerPlan = field(default_factory=LayerPlan)
+    """Its experts; where the trial starts from a trained model, those that are added to it."""
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Task → the experts of the model it starts from that it sees besides; see `model.grow.Growth`."""
 
     def __post_init__(self) -> None:
         for stage in self.stages:

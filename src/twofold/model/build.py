@@ -17,7 +17,7 @@ from twofold.core.inject import inject
 from twofold.core.routing import Bank, Router
 from twofold.model.spec import ModelSpec
 from twofold.model.unified import UnifiedModel
-from twofold.tasks import HeadOf
+from twofold.tasks import HeadOf, build_task
 
 
 def build_model(spec: ModelSpec, device: str | torch.device = "cpu") -> UnifiedModel:
@@ -52,7 +52,7 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any, head_of: HeadOf 
     for name, options in spec.tasks.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{spec.seed}/{name}".encode()))
-            tasks[name] = plugins.build_plugin("tasks", name, options, width=backbone.width, head_of=head_of).to(backbone.device)
+            tasks[name] = build_task(name, options, backbone.width, head_of).to(backbone.device)
     names = tuple(spec.tasks)
     roster = spec.plan.roster(names)
 

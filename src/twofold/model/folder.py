@@ -12,6 +12,7 @@ Only JSON, text and safetensors are written, and only those are opened: no pickl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -24,11 +25,12 @@ import torch
 from huggingface_hub import snapshot_download
 
 from twofold.backbone.load import load_model, weights_sha256
-from twofold.checkpoint import Manifest, load_tensors, save_tensors, verify, write_folder
+from twofold.checkpoint import MANIFEST, Manifest, load_tensors, save_tensors, verify, write_folder
 from twofold.errors import CheckpointError, ConfigError
 from twofold.model import proof
 from twofold.model.build import assemble
 from twofold.model.card import card, system_card
+from twofold.model.grow import Growth, fill, grown
 from twofold.model.spec import ModelSpec
 from twofold.model.state import backbone_state, fingerprint, load_state, state_of, unchanged
 from twofold.model.system import System
@@ -77,6 +79,7 @@ def save(
         source = {"inside": inside, "sha256": weights_sha256(str(folder / BACKBONE) if inside else model.spec.backbone)}
         weight = model.rerank_weight if rerank_weight is None else rerank_weight
         facts_here = {"format": FORMAT, "spec": model.spec.to_dict(), "rerank_weight": weight, "backbone": source, "canary": canary}
+        facts_here |= {"variant_weights": dict(model.variant_weights)} if model.variant_weights else {}
         write_views(folder, model, facts_here)
         write_json(folder / FACTS, dict(facts or {}))
         (folder / "README.md").write_text(card(model, {"name": Path(path).name, **(facts or {})}), encoding="utf-8")
@@ -92,12 +95,14 @@ def load(
     backbone: str | None = None,
     precision: str | None = None,
     plugins: Collection[str] = (),
+    growth: Growth | None = None,
 ) -> UnifiedModel:
     """The model of a folder or hub id, in eval mode, proved to be the one that was saved.
 
     Every file's sha256, the backbone's, and the canary's numbers are compared. `backbone`: where the backbone is now;
-    `precision`: instead of the saved one; `plugins`: dotted names of plug-ins of your own that the folder may import.
-    Raises CheckpointError naming the file, the expert, the plug-in or the backbone that is not right.
+    `precision`: instead of the saved one; `plugins`: dotted names of plug-ins of your own that the folder may import;
+    `growth`: what is added to the model, which then gives the canary's numbers all the same. Raises CheckpointError naming
+    the file, the expert, the plug-in or the backbone that is not right.
     """
     folder = locate(path)
     checked(folder)
@@ -111,10 +116,12 @@ def load(
         where = str(folder / BACKBONE) if source["inside"] else backbone or spec.backbone
         hub_model, tokenizer = load_model(where, spec.precision, tokenizer=str(folder))
         _compare(where, source["sha256"], weights_sha256(where))
-        model = assemble(spec, hub_model.to(device), tokenizer)
-        load_state(model, load_tensors(folder / WEIGHTS))
-        if not 0 <= weight <= 1:
-            raise ValueError(f"rerank_weight {weight}: use 0 to 1")
+        model = assemble(grown(spec, growth) if growth else spec, hub_model.to(device), tokenizer)
+        state = load_tensors(folder / WEIGHTS)
+        fill(model, state, growth, spec) if growth else load_state(model, state)
+        model.variant_weights = {name: float(each) for name, each in config.get("variant_weights", {}).items()}
+        if not all(0 <= each <= 1 for each in (weight, *model.variant_weights.values())):
+            raise ValueError(f"rerank_weight {[weight, *model.variant_weights.values()]}: use 0 to 1")
         model.rerank_weight = weight
         model.eval()
         proof.check(model, canary, str(folder))
@@ -181,6 +188,14 @@ def locate(path: str | Path, **hub: Any) -> Path:
         return Path(snapshot_download(path, **hub))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: no such folder, and not to be had from the hub: {str(error).splitlines()[0]}") from error
+
+
+def manifest_sha256(path: str | Path) -> str:
+    """What a saved folder is known by: the sha256 of its manifest, which has every file's. Raises CheckpointError where there is none."""
+    try:
+        return hashlib.sha256((locate(path) / MANIFEST).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: not a saved model: {error}") from error
 
 
 def checked(folder: Path) -> Manifest:

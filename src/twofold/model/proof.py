@@ -13,6 +13,7 @@ from typing import Any
 from twofold.core.inject import mixtures
 from twofold.errors import CheckpointError
 from twofold.model.unified import UnifiedModel
+from twofold.tasks import kind_of, variant_of
 
 TEXT = "The body makes vitamin D in the skin when sunlight reaches it."
 PAIR = ("how does the body get vitamin D", TEXT)
@@ -56,10 +57,13 @@ def check(model: UnifiedModel, expected: Mapping[str, Any], where: str) -> None:
 def numbers(model: UnifiedModel) -> Numbers:
     """What the model gives for the fixed text and the fixed pair; nothing is counted as truncated."""
     counted, found = dict(model.truncated), {}
-    if "retrieve" in model.tasks:
-        found["retrieve"] = [float(value) for value in model.encode([TEXT])[0, :FEATURES]]
-    if "rerank" in model.tasks:
-        found["rerank"] = [float(model.score([PAIR])[0])]
+    for name in model.tasks:
+        if kind_of(name) == "retrieve":
+            found[name] = [float(value) for value in model.encode([TEXT], variant=variant_of(name))[0, :FEATURES]]
+        elif kind_of(name) == "rerank":
+            found[name] = [float(model.score([PAIR], variant=variant_of(name))[0])]
+        elif kind_of(name) == "classify":
+            found[name] = [float(model.predict(name, [TEXT])[0].probability)]
     model.truncated = counted
     return found
 

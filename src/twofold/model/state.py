@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -86,18 +86,41 @@ def unchanged(model: UnifiedModel) -> bool:
     return own.keys() == there.keys() and all(torch.equal(tensor.cpu(), there[name]) for name, tensor in own.items())
 
 
-def fingerprint(model: UnifiedModel) -> str:
+def fingerprint(model: UnifiedModel, task: str | None = None) -> str:
     """sha256 (hex) of all that decides the model's vectors and scores: what an index or a cache compares to know it again.
 
     Backbone, mixture and heads (their tensors), plan, tasks, tokenizer, prompts, pooling, normalisation, lengths, dimensions.
+    With `task`, only what that task's passes use: a further expert for another task does not change it. Raises KeyError for
+    a task that the model does not do.
     """
     spec, tokens = model.spec.to_dict(), model.tokens
-    parts = {"backbone": sha256_of(backbone_state(model)), "state": sha256_of(state_of(model))}
+    tasks = tuple(model.tasks)
+    seen = model.spec.plan.roster(tasks).visible(tasks if task is None else (task,))
+    kept = tasks if task is None else (task,)
+    plan = {
+        **spec["plan"],
+        "experts": [each for each in spec["plan"]["experts"] if each["name"] in seen],
+        "sees": dict.fromkeys(kept, seen),
+    }
+    state = {name: tensor for name, tensor in state_of(model).items() if task is None or used(name, task, seen, tasks, spec)}
+    parts = {"backbone": sha256_of(backbone_state(model)), "state": sha256_of(state)}
     parts["tokenizer"] = json.dumps(tokenizer_state(tokens.tokenizer))
-    parts |= {key: json.dumps(spec[key], sort_keys=True) for key in ("plan", "tasks", "prompts")}
+    parts |= {"plan": json.dumps(plan if task else spec["plan"], sort_keys=True), "prompts": json.dumps(spec["prompts"], sort_keys=True)}
+    parts["tasks"] = json.dumps({name: spec["tasks"][name] for name in kept}, sort_keys=True)
     parts |= {"pooling": model.backbone.pooling, "normalisation": "unit length", "dimensions": str(model.width)}
     parts |= {"lengths": f"{tokens.max_length}, {tokens.pair_length}, {tokens.query_length}"}
     return digest_of(parts)
+
+
+def used(name: str, task: str, seen: Collection[str], tasks: Collection[str], spec: Mapping[str, Any]) -> bool:
+    """Whether a tensor of `state_of` takes part in a task's passes: not another task's head or bias, nor an expert that it does not see."""
+    if name.startswith("head."):
+        return name.startswith(f"head.{task}.")
+    last = name.rpartition(".")[2]
+    owner, _, expert = last.rpartition(">")
+    if owner and owner in tasks and owner != task:
+        return False
+    return expert in seen or expert not in {each["name"] for each in spec["plan"]["experts"]}
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:

@@ -12,17 +12,22 @@ from twofold.model.unified import UnifiedModel
 
 
 class System:
-    """An embedder and a reranker (the same object for a unified model) and the weight of the pair score in a pipeline."""
+    """An embedder and a reranker (the same object for a unified model) and the weight of the pair score in a pipeline.
 
-    def __init__(self, embedder: UnifiedModel, reranker: UnifiedModel, rerank_weight: float) -> None:
+    `variant`: its tasks are `retrieve:VARIANT` and `rerank:VARIANT`.
+    """
+
+    def __init__(self, embedder: UnifiedModel, reranker: UnifiedModel, rerank_weight: float, variant: str = "") -> None:
         if not 0 <= rerank_weight <= 1:
             raise ValueError(f"rerank_weight {rerank_weight}: use 0 to 1")
-        self.embedder, self.reranker, self.rerank_weight = embedder, reranker, rerank_weight
+        self.embedder, self.reranker, self.rerank_weight, self.variant = embedder, reranker, rerank_weight, variant
 
     @classmethod
-    def of(cls, model: UnifiedModel) -> System:
-        """One model for both."""
-        return cls(model, model, model.rerank_weight)
+    def of(cls, model: UnifiedModel, variant: str = "") -> System:
+        """One model for both. Raises ValueError for a variant that it does not have."""
+        if variant and f"retrieve:{variant}" not in model.tasks:
+            raise ValueError(f"no variant {variant!r}: this model does {sorted(model.tasks)}")
+        return cls(model, model, model.variant_weights.get(variant, model.rerank_weight), variant)
 
     @property
     def models(self) -> tuple[UnifiedModel, ...]:
@@ -31,15 +36,15 @@ class System:
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `UnifiedModel.encode_queries`."""
-        return self.embedder.encode_queries(texts)
+        return self.embedder.encode_queries(texts, self.variant)
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `UnifiedModel.encode_documents`."""
-        return self.embedder.encode_documents(texts)
+        return self.embedder.encode_documents(texts, self.variant)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """See `UnifiedModel.score`."""
-        return self.reranker.score(pairs)
+        return self.reranker.score(pairs, variant=self.variant)
 
     @property
     def truncated(self) -> dict[str, int]:
@@ -50,6 +55,7 @@ class System:
         """Plain facts for a result file: models, backbone, lengths, parameters, precision, attention."""
         return {
             "models": len(self.models),
+            **({"variant": self.variant} if self.variant else {}),
             "rerank_weight": self.rerank_weight,
             "members": [_facts(model) for model in self.models],
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ TOKEN_BUDGET = 4096
 
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
-SomeTask = TypeVar("SomeTask", bound=Task)
+SomeTask = TypeVar("SomeTask", bound=Task[Any])
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class UnifiedModel(nn.Module):
     """Made by `model.build.build_model` or `twofold.load`. Not for use from inside a running training step of the same thread."""
 
     def __init__(
-        self, spec: ModelSpec, backbone: Backbone, tokens: TextTokens, tasks: Mapping[str, Task], rerank_weight: float = 0.5
+        self, spec: ModelSpec, backbone: Backbone, tokens: TextTokens, tasks: Mapping[str, Task[Any]], rerank_weight: float = 0.5
     ) -> None:
         super().__init__()
         self.spec, self.tokens = spec, tokens
@@ -58,6 +58,10 @@ class UnifiedModel(nn.Module):
         self.tasks = nn.ModuleDict(tasks)
         self.rerank_weight = rerank_weight
         """The share of the pair score when a pipeline interpolates it with the first stage; tuned on dev, saved with the model."""
+        self.variant_weights: dict[str, float] = {}
+        """The same for variants that have one of their own: `legal` → the share of `rerank:legal`."""
+        self.never_trained: list[nn.Parameter] = []
+        """What no stage may change: the older part of a model that was given a further expert."""
         self.training_tokens: TextTokens | None = None
         self.truncated = {"texts": 0, "pairs": 0}
         """How many texts and pairs were cut since the model was made."""
@@ -78,11 +82,15 @@ class UnifiedModel(nn.Module):
         *,
         prompt: str | None = None,
         dims: int | None = None,
+        variant: str = "",
         token_budget: int = TOKEN_BUDGET,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """Unit vectors (N, D) in fp32. `prompt` is "query", "document" or none; `dims` keeps the first so many features."""
-        task = self._task("retrieve", RetrieveTask)
+        """Unit vectors (N, D) in fp32. `prompt` is "query", "document" or none; `dims` keeps the first so many features.
+
+        `variant`: by the task `retrieve:VARIANT`, if the model has been given one.
+        """
+        task = self._task("retrieve", variant, RetrieveTask)
         if prompt not in (None, "query", "document"):
             raise ValueError(f"prompt {prompt!r}: use 'query', 'document' or none")
         if dims is not None and not 0 < dims <= self.width:
@@ -93,30 +101,47 @@ class UnifiedModel(nn.Module):
             out.append(_numpy(vector_SD if dims is None else F.normalize(vector_SD[:, :dims], dim=-1)))
         return np.concatenate(out)
 
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_queries(self, texts: Sequence[str], variant: str = "") -> NDArray[np.float32]:
         """`encode` with the query prompt."""
-        return self.encode(texts, prompt="query")
+        return self.encode(texts, prompt="query", variant=variant)
 
-    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_documents(self, texts: Sequence[str], variant: str = "") -> NDArray[np.float32]:
         """`encode` with the document prompt."""
-        return self.encode(texts, prompt="document")
+        return self.encode(texts, prompt="document", variant=variant)
 
     def score(
-        self, pairs: Sequence[tuple[str, str]], *, token_budget: int = TOKEN_BUDGET, progress: Progress | None = None
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        variant: str = "",
+        token_budget: int = TOKEN_BUDGET,
+        progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """(N,) raw scores of (query, document) pairs, read together by the cross-encoder."""
-        task = self._task("rerank", RerankTask)
+        """(N,) raw scores of (query, document) pairs, read together by the cross-encoder; `variant` as for `encode`."""
+        task = self._task("rerank", variant, RerankTask)
         _checked([text for pair in pairs for text in pair])
         out = [np.zeros(0, dtype=np.float32)]
         for pack in self._windows(list(pairs), self.tokens.pairs, "pairs", progress):
             out.append(_numpy(task.scores(self.encoder, pack, token_budget)[0]))
         return np.concatenate(out)
 
-    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None, *, variant: str = "") -> list[Ranked]:
         """The documents by raw pair score, best first; equal scores keep the given order."""
-        scores = self.score([(query, document) for document in documents])
+        scores = self.score([(query, document) for document in documents], variant=variant)
         best = np.argsort(-scores, kind="stable")[:top_k]
         return [Ranked(int(i), float(scores[i]), documents[i]) for i in best]
+
+    def predict(self, task: str, items: Sequence[Any], *, token_budget: int = TOKEN_BUDGET, progress: Progress | None = None) -> list[Any]:
+        """A task's answer to each text, or to each pair where it reads pairs: `Guess`es for `classify`, and what a task of yours gives.
+
+        Raises ValueError for a task that the model does not do.
+        """
+        module: Task[Any] = self._task(task, "", Task)  # type: ignore[type-abstract]
+        _checked([text for item in items for text in ([item] if isinstance(item, str) else item)])
+        out: list[Any] = []
+        for pack in self._windows(list(items), lambda window: module.pack(self.tokens, window), "texts", progress):
+            out += module.predict(self.encoder, pack, token_budget)
+        return out
 
     @torch.inference_mode()
     def routings(self, texts: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Routing]:
@@ -146,7 +171,8 @@ class UnifiedModel(nn.Module):
         rest = [(name, parameter) for name, parameter in self.backbone.model.named_parameters() if id(parameter) not in ids]
         return {**found, "backbone": rest}
 
-    def _task(self, name: str, kind: type[SomeTask]) -> SomeTask:
+    def _task(self, name: str, variant: str, kind: type[SomeTask]) -> SomeTask:
+        name = f"{name}:{variant}" if variant else name
         if name not in self.tasks:
             raise ValueError(f"this model was not made for {name!r}; it does {sorted(self.tasks)}")
         task = self.tasks[name]

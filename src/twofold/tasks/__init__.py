@@ -2,23 +2,58 @@
 
 A task says how its inputs are made, how a score comes out, what its loss is, and which measure tells whether it is
 getting better. It owns its head, if it has one. It never sees a router, a method or the loop.
+
+One kind of task may be there several times under names of its own, `KIND:VARIANT` (`retrieve:legal`, `classify:banking77`):
+the same file, other data, another head, and whichever experts the plan lets it see. A file that learns from something else
+than examples of ranking says so by `READS`, such as `READS = Labelled`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from twofold import plugins
 from twofold.backbone.backbone import Backbone
 from twofold.backbone.packed import Pack, split
 from twofold.backbone.tokens import TextTokens
 from twofold.core.routing import Routing
 from twofold.records import Example
+
+Sample = TypeVar("Sample", contravariant=True)
+"""What a task learns from: `Example`, `Labelled`."""
+
+
+def kind_of(task: str) -> str:
+    """`retrieve:legal` → `retrieve`: the file that it is made from."""
+    return task.partition(":")[0]
+
+
+def variant_of(task: str) -> str:
+    """`retrieve:legal` → `legal`; empty for the kind itself."""
+    return task.partition(":")[2]
+
+
+def task_name(kind: str, variant: str) -> str:
+    """The reverse of both."""
+    return f"{kind}:{variant}" if variant else kind
+
+
+def reads(task: str) -> type:
+    """What a task learns from: its file's `READS`, `Example` unless said. Raises ConfigError for a task that there is not."""
+    found: type = getattr(plugins.load("tasks", kind_of(task)), "READS", Example)
+    return found
+
+
+def build_task(task: str, options: Mapping[str, Any], width: int, head_of: HeadOf | None = None) -> Task[Any]:
+    """The task on vectors of `width` features, with a fresh head. Raises ConfigError for a name or option that there is not."""
+    built: Task[Any] = plugins.build_plugin("tasks", kind_of(task), options, name=task, width=width, head_of=head_of)
+    return built
 
 
 class Encoder(NamedTuple):
@@ -71,11 +106,23 @@ class StepContext:
     """Added to the loss, as its mean over the texts; not multiplied by `weight`."""
 
 
-class Task(nn.Module, ABC):
-    """One job of the model."""
+class Task(nn.Module, ABC, Generic[Sample]):
+    """One job of the model, under the name by which the experts know it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
 
     @abstractmethod
-    def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
+    def pack(self, tokens: TextTokens, items: Sequence[Any]) -> Pack:
+        """What the task is asked about, tokenised: texts, or pairs."""
+
+    @abstractmethod
+    def predict(self, encoder: Encoder, pack: Pack, token_budget: int) -> list[Any]:
+        """The task's answer to each text or pair of the pack, in the caller's order; called in inference mode."""
+
+    @abstractmethod
+    def step(self, examples: Sequence[Sample], context: StepContext) -> StepResult:
         """Runs `examples` forward and backward; gradients are left in `.grad`.
 
         Summed over all processes they are the gradient of `weight` times the mean loss over all their examples.
@@ -84,7 +131,7 @@ class Task(nn.Module, ABC):
     @property
     @abstractmethod
     def measure(self) -> str:
-        """The evaluation row that says how good the task is: "dense" or "reranked"."""
+        """What says how good the task is: the evaluation's row "dense" or "reranked", or "accuracy"."""
 
 
 def run_chunks(

@@ -18,20 +18,22 @@ from torch.nn import functional as F
 
 from twofold import losses
 from twofold.backbone.packed import Pack
+from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
 from twofold.tasks import Encoder, HeadOf, RoutingLoss, StepContext, StepResult, Task, run_chunks
 
-NAME = "rerank"
 ListLoss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: dict[str, ListLoss] = {"softmax": losses.listwise_softmax, "ranknet": losses.ranknet, "bce": losses.pointwise_bce}
 TEACHER_LOSSES: dict[str, ListLoss] = {"margin_mse": losses.margin_mse, "kl": losses.listwise_kl}
 
 
-class RerankTask(Task):
+class RerankTask(Task[Example]):
     """`head` is "cosine", "linear" (of both parts' features) or "both", their sum; or "yes_no", which starts at `answer_D`."""
 
-    def __init__(self, width: int, *, head: str, loss: str, scale: float, teacher_weight: float, answer_D: Tensor | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, name: str, width: int, *, head: str, loss: str, scale: float, teacher_weight: float, answer_D: Tensor | None = None
+    ) -> None:
+        super().__init__(name)
         if head not in ("cosine", "linear", "both", "yes_no"):
             raise ValueError(f"rerank head {head!r}: use 'cosine', 'linear', 'both' or 'yes_no'")
         if loss not in {*LOSSES, *TEACHER_LOSSES}:
@@ -50,6 +52,15 @@ class RerankTask(Task):
     @property
     def measure(self) -> str:
         return "reranked"
+
+    def pack(self, tokens: TextTokens, items: Sequence[tuple[str, str]]) -> Pack:
+        """Pairs of query and document."""
+        return tokens.pairs(items)
+
+    def predict(self, encoder: Encoder, pack: Pack, token_budget: int) -> list[float]:
+        """The raw score of each pair."""
+        found: list[float] = self.scores(encoder, pack, token_budget)[0].tolist()
+        return found
 
     def score_hidden(self, query_PD: Tensor, document_PD: Tensor) -> Tensor:
         """(P,) raw scores from the mean hidden states of both parts of each pair."""
@@ -77,7 +88,7 @@ class RerankTask(Task):
                 return self.score_answer(encoder.backbone.pool(hidden_TD, chunk, pooling="last"))
             return self.score_hidden(encoder.backbone.pool(hidden_TD, chunk, part=1), encoder.backbone.pool(hidden_TD, chunk, part=2))
 
-        return run_chunks(encoder, pack, NAME, token_budget, head, auxiliary)
+        return run_chunks(encoder, pack, self.name, token_budget, head, auxiliary)
 
     def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
         """Lists are independent of one another, so each chunk of lists goes backward by itself and memory is bounded."""
@@ -115,6 +126,7 @@ class RerankTask(Task):
 
 def build(
     *,
+    name: str = "rerank",
     width: int,
     head_of: HeadOf | None = None,
     head: str = "cosine",
@@ -131,4 +143,4 @@ def build(
     if head == "yes_no" and head_of is not None:
         yes_D, no_D = head_of((yes, no))
         answer_D = yes_D - no_D
-    return RerankTask(width, head=head, loss=loss, scale=scale, teacher_weight=teacher_weight, answer_D=answer_D)
+    return RerankTask(name, width, head=head, loss=loss, scale=scale, teacher_weight=teacher_weight, answer_D=answer_D)

@@ -14,17 +14,17 @@ from torch.nn import functional as F
 
 from twofold import losses
 from twofold.backbone.packed import Pack, split
+from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
 from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, World, run_chunks
 
-NAME = "retrieve"
 
-
-class RetrieveTask(Task):
+class RetrieveTask(Task[Example]):
     """No head: the vector is the pooled hidden state, made unit length."""
 
     def __init__(
         self,
+        name: str,
         *,
         temperature: float,
         margin: float | None,
@@ -33,13 +33,22 @@ class RetrieveTask(Task):
         document_negatives: bool,
         cache_tokens: int,
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         self.temperature, self.margin, self.dims = temperature, margin, dims
         self.query_negatives, self.document_negatives, self.cache_tokens = query_negatives, document_negatives, cache_tokens
 
     @property
     def measure(self) -> str:
         return "dense"
+
+    def pack(self, tokens: TextTokens, items: Sequence[str]) -> Pack:
+        """Texts, without a prompt."""
+        return tokens.texts(items)
+
+    def predict(self, encoder: Encoder, pack: Pack, token_budget: int) -> list[list[float]]:
+        """The unit vector of each text."""
+        found: list[list[float]] = self.vectors(encoder, pack, token_budget)[0].tolist()
+        return found
 
     def vectors(
         self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None
@@ -49,7 +58,7 @@ class RetrieveTask(Task):
         def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
             return F.normalize(encoder.backbone.pool(hidden_TD, chunk), dim=-1)
 
-        return run_chunks(encoder, pack, NAME, token_budget, head, auxiliary)
+        return run_chunks(encoder, pack, self.name, token_budget, head, auxiliary)
 
     def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
         """Queries and documents in one batch; beyond `cache_tokens` tokens the gradients of the vectors are cached
@@ -141,6 +150,7 @@ def _digest(identity: str) -> int:
 
 def build(
     *,
+    name: str = "retrieve",
     width: int,
     temperature: float = 0.05,
     margin: float | None = 0.1,
@@ -155,6 +165,7 @@ def build(
     if temperature <= 0 or not all(0 < size <= width for size in dims):
         raise ValueError(f"retrieve: temperature {temperature}, dims {list(dims)}; use a temperature above 0 and dims from 1 to {width}")
     return RetrieveTask(
+        name,
         temperature=temperature,
         margin=None if margin is None or margin < 0 else margin,
         dims=tuple(dims),

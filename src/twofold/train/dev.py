@@ -6,10 +6,11 @@ top documents reranked by the pair score.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from twofold.data.labelled import LabelledDataset
 from twofold.data.sources import Dataset
 from twofold.data.splits import bucket
 from twofold.evaluate.measures import mean, per_query
@@ -19,7 +20,8 @@ from twofold.evaluate.runs import drop_own_id, top
 from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
 from twofold.ranking import Bm25, interpolate
-from twofold.records import Qrels, Run
+from twofold.records import Labelled, Qrels, Run
+from twofold.tasks import kind_of, variant_of
 
 MEASURE = "nDCG@10"
 
@@ -45,16 +47,18 @@ class DevSet:
         small = replace(dataset, corpus=corpus, judged={**dataset.judged, "dev": qrels})
         return cls(small, top(drop_own_id(candidates, qrels)[0], rerank_depth), rerank_depth)
 
-    def look(self, model: UnifiedModel) -> dict[str, float]:
-        """Task → nDCG@10 of one model, for the tasks that it has."""
+    def look(self, model: UnifiedModel, tasks: Sequence[str]) -> dict[str, float]:
+        """Task → nDCG@10 of one model, for those of `tasks` that rank."""
         qrels = self.dataset.qrels("dev")
         scores = {}
-        if "retrieve" in model.tasks:
-            run = dense_run(model.encode_queries, model.encode_documents, self.dataset, "dev")
-            scores["retrieve"] = mean(per_query(run, qrels)[MEASURE])
-        if "rerank" in model.tasks:
-            run = rerank_run(model.score, self.candidates, self.dataset, "dev", self.rerank_depth)
-            scores["rerank"] = mean(per_query(run, qrels)[MEASURE])
+        for task in tasks:
+            system = System(model, model, model.rerank_weight, variant_of(task))
+            if kind_of(task) == "retrieve":
+                run = dense_run(system.encode_queries, system.encode_documents, self.dataset, "dev")
+                scores[task] = mean(per_query(run, qrels)[MEASURE])
+            elif kind_of(task) == "rerank":
+                run = rerank_run(system.score, self.candidates, self.dataset, "dev", self.rerank_depth)
+                scores[task] = mean(per_query(run, qrels)[MEASURE])
         return scores
 
     def runs(self, system: System) -> tuple[Run, Run, Qrels]:
@@ -65,15 +69,42 @@ class DevSet:
 
 
 @dataclass(frozen=True)
+class LabelledDev:
+    """The dev texts of one task that learns labels."""
+
+    task: str
+    texts: tuple[Labelled, ...]
+
+    @classmethod
+    def of(cls, task: str, dataset: LabelledDataset, most: int = 1000) -> LabelledDev:
+        """At most so many texts of the dev split, by the hash of their ids."""
+        return cls(task, tuple(sorted(dataset.split("dev"), key=lambda one: (bucket(one.id, 1 << 32), one.id))[:most]))
+
+    def look(self, model: UnifiedModel, tasks: Sequence[str]) -> dict[str, float]:
+        """The task → its accuracy, if it is one of `tasks`."""
+        if self.task not in tasks:
+            return {}
+        guesses = model.predict(self.task, [one.text for one in self.texts])
+        right = [guess.label == one.label for guess, one in zip(guesses, self.texts, strict=True)]
+        return {self.task: sum(right) / len(right)}
+
+
+@dataclass(frozen=True)
 class DevSets:
     """Several dev sets, each counted the same."""
 
-    sets: tuple[DevSet, ...]
+    sets: tuple[DevSet | LabelledDev, ...]
 
-    def look(self, model: UnifiedModel) -> dict[str, float]:
-        """Task → the mean over the sets of nDCG@10, for the tasks that the model has."""
-        looks = [dev.look(model) for dev in self.sets]
-        return {task: sum(look[task] for look in looks) / len(looks) for task in looks[0]}
+    @property
+    def ranking(self) -> tuple[DevSet, ...]:
+        """Those with queries and documents."""
+        return tuple(dev for dev in self.sets if isinstance(dev, DevSet))
+
+    def look(self, model: UnifiedModel, tasks: Sequence[str]) -> dict[str, float]:
+        """Task → the mean over the sets that measure it, of nDCG@10 or accuracy, for `tasks`."""
+        looks = [dev.look(model, tasks) for dev in self.sets]
+        found = {task: [look[task] for look in looks if task in look] for task in tasks}
+        return {task: sum(values) / len(values) for task, values in found.items() if values}
 
     def tune(self, system: System) -> tuple[float, Mapping[str, float]]:
         """The weight of the pair score that is best on dev over the system's own top documents, and the scores it was chosen by.
@@ -81,7 +112,7 @@ class DevSets:
         Means are over the queries of all sets together, told apart by the sets' names: ids of different datasets collide.
         """
         pooled: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
-        for dev in self.sets:
+        for dev in self.ranking:
             for whole, part in zip(pooled, dev.runs(system), strict=True):
                 whole.update({f"{dev.dataset.name}/{query}": row for query, row in part.items()})
         first, second, qrels = pooled

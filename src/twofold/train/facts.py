@@ -8,6 +8,7 @@ from typing import Any
 from twofold import provenance
 from twofold.config import TrialConfig
 from twofold.methods import Member
+from twofold.model.folder import manifest_sha256
 from twofold.model.unified import UnifiedModel
 from twofold.train.loop import LoopState
 from twofold.train.material import Material
@@ -45,6 +46,7 @@ def facts_of(config: TrialConfig, parts: list[Trained], data: Material, seconds:
         "options": dict(config.method.options),
         "config": config.model_dump(mode="json"),
         "train": train if states else None,
+        **({"start": {"path": config.start, "manifest": manifest_sha256(config.start)}} if config.start else {}),
         "parameters": {
             task: {group: sum(p.numel() for _, p in members) for group, members in part.model.groups().items()}
             for part in parts

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-
-import torch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from twofold.config import NegativesConfig, TrialConfig
+from twofold.data.labelled import LabelledDataset, LabelledSet, open_labelled
 from twofold.data.mixing import ExampleSource, Mixture, TrainingSet, title_pairs
 from twofold.data.sources import Dataset, open_dataset
+from twofold.errors import ConfigError
 from twofold.mining import Mined, interleave, mine
-from twofold.model.build import build_model
-from twofold.model.spec import ModelSpec
 from twofold.model.state import fingerprint
+from twofold.model.unified import UnifiedModel
 from twofold.ranking import Bm25
-from twofold.train.dev import DevSet, DevSets
+from twofold.records import Example, Labelled
+from twofold.tasks import reads
+from twofold.train.dev import DevSet, DevSets, LabelledDev
 
 Say = Callable[[str], None]
 """Tells a person one line."""
@@ -23,36 +25,90 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Material:
-    """What a trial learns from, and the dev set that it looks at."""
+    """What a trial learns from, and the dev sets that it looks at."""
 
     sources: Mapping[str, ExampleSource]
     """Task → its examples; empty where nothing is learnt."""
     dev: DevSets | None
     datasets: tuple[str, ...]
     """As the config names them."""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Task → options of its `build` that the data decides: the labels of `classify`."""
+
+
+Miner = Callable[[], UnifiedModel]
+"""Makes the model whose nearest documents are hard negatives."""
 
 
 def prepare_material(
-    config: TrialConfig, bare: ModelSpec, device: torch.device, say: Say, given: Mapping[str, Dataset], *, learning: bool
+    config: TrialConfig, miner: Miner, say: Say, given: Mapping[str, Dataset | LabelledDataset], *, learning: bool
 ) -> Material:
     """Opens the datasets and, if the trial is `learning`, mines negatives and puts the sources of every task together.
 
-    `bare` is the backbone as an embedder, which mines; `given` are datasets by the names that the config calls them.
+    `given` are datasets by the names that the config calls them. Raises ConfigError for a task that learns from what no
+    dataset here gives.
     """
-    opened = {name: given.get(name) or open_dataset(name, config.data.on_error, config.data.graded) for name in config.data.train}
-    dev = _dev_sets(config, {**given, **opened}, say)
-    if not learning:
-        return Material({}, dev, tuple(opened))
+    names = {task: tuple(settings.data or config.data.train) for task, settings in config.tasks.items()}
+    kinds = {task: reads(task) for task in config.tasks}
+    if strange := [task for task, kind in kinds.items() if kind not in (Example, Labelled)]:
+        raise ConfigError(f"task {strange[0]!r} learns from {kinds[strange[0]].__name__}; there are datasets of Example and of Labelled")
+    opened = _Opened(config, given)
+    ranking = {task: own for task, own in names.items() if kinds[task] is Example}
+    labelled = {task: [opened.labelled(name) for name in own] for task, own in names.items() if kinds[task] is Labelled}
+    looks: list[DevSet | LabelledDev] = [*(_dev_sets(config, opened, say) if ranking else [])]
+    looks += [LabelledDev.of(task, dataset) for task, sets in labelled.items() for dataset in sets if "dev" in dataset.splits]
+    if not looks:
+        say("there is no dev split: no early stopping, and the pair score weighs one half")
+    options = {task: {"labels": sorted({label for one in sets for label in one.labels})} for task, sets in labelled.items()}
+    sources: dict[str, ExampleSource] = {}
+    if learning:
+        ready = {own: _ranking_source(config, own, opened, miner, say) for own in dict.fromkeys(ranking.values())}
+        sources |= {task: ready[own] for task, own in ranking.items()}
+        sources |= {task: _together([LabelledSet(one) for one in sets]) for task, sets in labelled.items()}
+    ordered = {task: sources[task] for task in config.tasks if task in sources}
+    used = dict.fromkeys(name for own in names.values() for name in own)
+    return Material(ordered, DevSets(tuple(looks)) if looks else None, tuple(used), options)
+
+
+class _Opened:
+    """Datasets, each opened once."""
+
+    def __init__(self, config: TrialConfig, given: Mapping[str, Dataset | LabelledDataset]) -> None:
+        self.config, self.kept = config, dict(given)
+
+    def ranking(self, name: str) -> Dataset:
+        """A dataset with judgements."""
+        if name not in self.kept:
+            self.kept[name] = open_dataset(name, self.config.data.on_error, self.config.data.graded)
+        found = self.kept[name]
+        if not isinstance(found, Dataset):
+            raise ConfigError(f"{name}: labelled texts, and the task learns from queries and documents; see tasks.*.data")
+        return found
+
+    def labelled(self, name: str) -> LabelledDataset:
+        """A dataset of labelled texts."""
+        if name not in self.kept:
+            self.kept[name] = open_labelled(name, self.config.data.on_error)
+        found = self.kept[name]
+        if not isinstance(found, LabelledDataset):
+            raise ConfigError(f"{name}: queries and documents, and the task learns from labelled texts; see tasks.*.data")
+        return found
+
+
+def _ranking_source(config: TrialConfig, names: tuple[str, ...], opened: _Opened, miner: Miner, say: Say) -> ExampleSource:
+    """The examples of tasks that rank, with hard negatives, and title → text pairs where they are asked for."""
+    datasets = [opened.ranking(name) for name in names]
     sets: list[ExampleSource] = []
-    for name, dataset in opened.items():
+    for name, dataset in zip(names, datasets, strict=True):
         for kind, count in dataset.skipped.items():
             say(f"{name}: skipped {count} × {kind}")
-        sets.append(TrainingSet(dataset, mine_negatives(config.data.negatives, dataset, bare, device, say).negatives))
-    source, share = _together(sets, config.data.shares), config.data.title_pairs
-    if share:
-        titles = _together([_titles(dataset, config.data.negatives, say) for dataset in opened.values()])
-        source = titles if share == 1 else Mixture([source, titles], [1 - share, share])
-    return Material(dict.fromkeys(config.tasks, source), dev, tuple(opened))
+        sets.append(TrainingSet(dataset, mine_negatives(config.data.negatives, dataset, miner, say).negatives))
+    shares = config.data.shares if names == tuple(config.data.train) else None
+    source, share = _together(sets, shares), config.data.title_pairs
+    if not share:
+        return source
+    titles = _together([_titles(dataset, config.data.negatives, say) for dataset in datasets])
+    return titles if share == 1 else Mixture([source, titles], [1 - share, share])
 
 
 def _titles(dataset: Dataset, asked: NegativesConfig, say: Say) -> TrainingSet:
@@ -65,34 +121,30 @@ def _titles(dataset: Dataset, asked: NegativesConfig, say: Say) -> TrainingSet:
     return TrainingSet(pairs.dataset, mined.negatives)
 
 
-def _dev_sets(config: TrialConfig, opened: Mapping[str, Dataset], say: Say) -> DevSets | None:
+def _dev_sets(config: TrialConfig, opened: _Opened, say: Say) -> Iterator[DevSet]:
     """The dev sets that the config names, of which those without a dev split are left out and said."""
     asked = config.data.dev or config.data.train[:1]
-    sets = []
     for name in [asked] if isinstance(asked, str) else asked:
-        dataset = opened.get(name) or open_dataset(name, config.data.on_error)
+        dataset = opened.ranking(name)
         if "dev" in dataset.splits:
-            sets.append(DevSet.of(dataset, config.dev.queries, config.dev.depth))
+            yield DevSet.of(dataset, config.dev.queries, config.dev.depth)
         else:
             say(f"{name} has no dev split")
-    if not sets:
-        say("there is no dev split: no early stopping, and the pair score weighs one half")
-    return DevSets(tuple(sets)) if sets else None
 
 
 def _together(sources: list[ExampleSource], shares: Sequence[float] | None = None) -> ExampleSource:
     return sources[0] if len(sources) == 1 else Mixture(sources, shares)
 
 
-def mine_negatives(asked: NegativesConfig, dataset: Dataset, bare: ModelSpec, device: torch.device, say: Say) -> Mined:
-    """Hard negatives of the train split by BM25 and by the backbone without experts, taken in turns; kept on disk."""
+def mine_negatives(asked: NegativesConfig, dataset: Dataset, miner: Miner, say: Say) -> Mined:
+    """Hard negatives of the train split by BM25 and by the model that the trial begins with, taken in turns; kept on disk."""
     found = []
     if asked.bm25_depth:
         say(f"{dataset.name}: hard negatives from BM25's top {asked.bm25_depth}")
         found.append(mine(dataset, bm25=Bm25(dataset.corpus), depth=asked.bm25_depth, rank_range=(asked.skip_top, asked.bm25_depth)))
     if asked.model_depth:
-        say(f"{dataset.name}: hard negatives from the backbone's top {asked.model_depth} of {len(dataset.corpus)} documents")
-        model = build_model(bare, device)
+        say(f"{dataset.name}: hard negatives from the model's top {asked.model_depth} of {len(dataset.corpus)} documents")
+        model = miner()
         found.append(
             mine(
                 dataset,

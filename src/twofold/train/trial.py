@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,17 +20,17 @@ from twofold import plugins
 from twofold.backbone.memory import keep_freed_memory
 from twofold.cache import write_text
 from twofold.config import TrialConfig
+from twofold.data.labelled import LabelledDataset
 from twofold.data.sources import Dataset
 from twofold.errors import ConfigError
 from twofold.methods import Member, Method
 from twofold.model import folder as folders
-from twofold.model.build import build_model
-from twofold.model.spec import ModelSpec
 from twofold.model.system import System
-from twofold.prompts import prompts_of
+from twofold.tasks import kind_of, task_name, variant_of
 from twofold.train.facts import Trained, facts_of
 from twofold.train.loop import Progress, Setup, fit
 from twofold.train.material import Material, Say, prepare_material
+from twofold.train.start import first_model, mining_model, with_start
 from twofold.train.watch import MemberWatch
 
 ShowProgress = Callable[[str, Progress], None]
@@ -44,7 +43,7 @@ def run_trial(
     resume: bool = False,
     say: Say = lambda _: None,
     progress: ShowProgress = lambda *_: None,
-    datasets: Mapping[str, Dataset] | None = None,
+    datasets: Mapping[str, Dataset | LabelledDataset] | None = None,
 ) -> System:
     """Trains what `config` says in `folder` and returns the system, saved as `folder/model`.
 
@@ -52,6 +51,7 @@ def run_trial(
     unfinished one and `resume` is not set. `datasets` gives datasets by the name that the config calls them. Under
     `accelerate launch` every process calls this, and the main one writes and talks.
     """
+    config = with_start(config)
     accelerator = Accelerator(cpu=prepare(config) == "cpu")
     if accelerator.is_main_process:
         _claim(config, folder, resume)
@@ -65,7 +65,7 @@ def run_trial(
     method = method_of(config)
     learning = any(member.stages for member in method.members)
     with accelerator.main_process_first():  # what is mined or made once is then in the cache
-        data = prepare_material(config, bare_spec(config), accelerator.device, say, datasets or {}, learning=learning)
+        data = prepare_material(config, lambda: mining_model(config, accelerator.device), say, datasets or {}, learning=learning)
     parts = [train_member(config, member, folder / "members", data, accelerator, resume, say, progress) for member in method.members]
     system, scores = assemble_system(parts, data, say)
     facts = {**facts_of(config, parts, data, time.monotonic() - begun), **({"dev": scores} if scores else {})}
@@ -87,6 +87,8 @@ def prepare(config: TrialConfig) -> str:
 
 def method_of(config: TrialConfig) -> Method:
     """The method with its options. Raises ConfigError if its members do not serve every task of the trial, and only those."""
+    if config.start is None and getattr(plugins.load("methods", config.method.name), "NEEDS_START", False):
+        raise ConfigError(f'method {config.method.name!r} goes on from a trained model: say which, start = "MODEL" or --from MODEL')
     method: Method = plugins.build_plugin("methods", config.method.name, config.method.options, tasks=tuple(config.tasks))
     if sorted(method.serves) != sorted(config.tasks):
         raise ConfigError(f"method {config.method.name!r} serves {sorted(method.serves)}, and the trial's tasks are {sorted(config.tasks)}")
@@ -104,7 +106,7 @@ def train_member(
     progress: ShowProgress,
 ) -> Trained:
     """Makes a member's model and takes it through its stages, from the newest checkpoint on if there is one."""
-    model = build_model(spec_of(config, member), accelerator.device)
+    model = first_model(config, member, data.options, accelerator.device)
     if not member.stages:
         return Trained(member, model, None)
     say(f"training {member.name}: {', '.join(stage.name for stage in member.stages)}")
@@ -126,41 +128,27 @@ def train_member(
 
 
 def assemble_system(parts: list[Trained], data: Material, say: Say) -> tuple[System, dict[str, float]]:
-    """The members as one system, with the weight of the pair score that is best on dev; and the dev scores, if there are any."""
+    """The members as one system, with the weight of the pair score that is best on dev; and the dev scores, if there are any.
+
+    Where the tasks trained are a variant's (`retrieve:legal`), the variant gets a weight of its own, and the system is the
+    model's usual one. A task without a pipeline (`classify`) tunes nothing.
+    """
     models = {task: part.model for part in parts for task in part.member.serves}
-    some = parts[0].model
-    system = System(models.get("retrieve", some), models.get("rerank", some), 0.5 if "rerank" in models else 0.0)
-    scores: Mapping[str, float] = {}
-    if data.dev is not None and {"retrieve", "rerank"} <= models.keys():
-        weight, scores = data.dev.tune(system)
-        say(f"weight of the pair score, tuned on dev: {weight:.2f} ({', '.join(f'{name} {value:.3f}' for name, value in scores.items())})")
-        system = System(system.embedder, system.reranker, weight)
-    for model in system.models:
-        model.rerank_weight = system.rerank_weight
-    return system, {name: round(value, 6) for name, value in scores.items()}
-
-
-def spec_of(config: TrialConfig, member: Member) -> ModelSpec:
-    """The model that a member of the method trains."""
-    backbone = config.backbone
-    return ModelSpec(
-        backbone=backbone.name,
-        tasks={task: dict(config.tasks[task].options) for task in member.serves},
-        plan=member.plan,
-        pooling=backbone.pooling,
-        attention=backbone.attention,
-        precision=backbone.precision,
-        max_length=backbone.max_length,
-        pair_length=backbone.pair_length,
-        query_length=backbone.query_length,
-        prompts=prompts_of(backbone.template, backbone.instruction, backbone.prompts),
-        seed=config.seed,
-    )
-
-
-def bare_spec(config: TrialConfig) -> ModelSpec:
-    """The backbone without experts, as an embedder: what mines."""
-    return replace(spec_of(config, Member("bare", (), ())), tasks={"retrieve": {}})
+    scores: dict[str, float] = {}
+    for variant in dict.fromkeys(variant_of(task) for task in models if kind_of(task) == "rerank"):
+        embedder, reranker = (models.get(task_name(kind, variant)) for kind in ("retrieve", "rerank"))
+        if embedder is None or reranker is None or data.dev is None or not data.dev.ranking:
+            continue
+        weight, found = data.dev.tune(System(embedder, reranker, reranker.rerank_weight, variant))
+        say(f"weight of the pair score, tuned on dev: {weight:.2f} ({', '.join(f'{name} {value:.3f}' for name, value in found.items())})")
+        scores |= {task_name(name, variant): round(value, 6) for name, value in found.items()}
+        for model in (embedder, reranker):
+            if variant:
+                model.variant_weights[variant] = weight
+            else:
+                model.rerank_weight = weight
+    embedder, reranker = (models.get(kind, parts[0].model) for kind in ("retrieve", "rerank"))
+    return System(embedder, reranker, reranker.rerank_weight if "rerank" in reranker.tasks else 0.0), scores
 
 
 def _claim(config: TrialConfig, folder: Path, resume: bool) -> None:

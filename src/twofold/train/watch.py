@@ -22,6 +22,7 @@ from twofold.checkpoint import Generations, save_tensors, verify, write_folder
 from twofold.config import TrialConfig
 from twofold.errors import CheckpointError
 from twofold.methods import Stage
+from twofold.model.folder import manifest_sha256
 from twofold.model.state import state_of
 from twofold.train.dev import DevSets
 from twofold.train.loop import Hooks, LoopState, Progress, Setup, StepReport
@@ -59,6 +60,7 @@ class MemberWatch:
         return {
             "config": self.config.digest(),
             "backbone": weights_sha256(self.config.backbone.name),
+            "start": None if self.config.start is None else manifest_sha256(self.config.start),
             "data": {task: setup.sources[task].sha256 for task in sorted(setup.member.serves)},
             "precision": [self.config.backbone.precision, torch.get_float32_matmul_precision()],
             "threads": torch.get_num_threads(),
@@ -103,7 +105,7 @@ class MemberWatch:
 
         Before the last stage it is only noted: a model half made is neither the best one nor a reason to stop.
         """
-        heard: list[Any] = [dev.look(self.setup.model) if self.main else None]
+        heard: list[Any] = [dev.look(self.setup.model, self.setup.member.serves) if self.main else None]
         if self.setup.accelerator.num_processes > 1:
             broadcast_object_list(heard)
         scores: dict[str, float] = heard[0]
