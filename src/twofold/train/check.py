@@ -9,13 +9,14 @@ from typing import Any
 
 from twofold.backbone.backbone import position_limit
 from twofold.backbone.load import load_tokenizer
-from twofold.backbone.tokens import template_of
+from twofold.backbone.tokens import sizes_around
 from twofold.config import BackboneConfig, TrialConfig
 from twofold.data import report
 from twofold.data.check import Facts, examine
 from twofold.data.findings import Demand, Finding, Limits, as_dict, judge
 from twofold.data.sources import Dataset
 from twofold.errors import DataError
+from twofold.prompts import prompts_of
 from twofold.train.material import Say
 from twofold.train.trial import method_of
 
@@ -31,6 +32,7 @@ class Ruler:
     around_document: int
     """Tokens of the template around one text, and of a document's prompt."""
     around_pair: int
+    """Tokens of the template around a pair, and of its prompts."""
     reach: int
     """The most tokens that the model has positions for."""
 
@@ -38,9 +40,8 @@ class Ruler:
     def of(cls, backbone: BackboneConfig) -> Ruler:
         """Opens the tokenizer; the weights are not read. Raises ConfigError where there is none."""
         tokenizer, config = load_tokenizer(backbone.name)
-        prompt = tokenizer.encode(backbone.prompts.get("document", ""), add_special_tokens=False)
-        around = [template_of(tokenizer, pair).size for pair in (False, True)]
-        return cls(tokenizer, around[0] + len(prompt), around[1], position_limit(config))
+        around = sizes_around(tokenizer, prompts_of(backbone.template, backbone.instruction, backbone.prompts))
+        return cls(tokenizer, *around, position_limit(config))
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text alone, nothing cut."""
