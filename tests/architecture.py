@@ -250,7 +250,7 @@ def forbidden(tree: Tree) -> Iterator[str]:
                 yield f"{tree.where(module, node.lineno)}: torch.load unpickles; use checkpoint.load_tensors"
             elif isinstance(node, ast.keyword) and node.arg == "trust_remote_code" and ast.unparse(node.value) != "False":
                 yield f"{tree.where(module, node.value.lineno)}: trust_remote_code runs a stranger's code"
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and module.name not in PRINTERS:
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and module.part not in PRINTERS:
                 yield f"{tree.where(module, node.lineno)}: prints; only {' and '.join(sorted(PRINTERS))} do"
 
 

@@ -44,16 +44,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 import twofold
 from tests.tiny import bert_tokenizer, tiny_model, write_decoder
-from tests.tiny_trial import tiny_config, write_backbone, write_beir
+from tests.tiny_trial import tiny_config, write_beir
 from twofold import config as configs
 from twofold import plugins
 from twofold.cli import main
 from twofold.data.sources import open_dataset
-from twofold.model.build import build_model
-from twofold.train.start import spec_of
+from twofold.records import Labelled
+from twofold.tasks import reads
+from twofold.train.start import first_model, with_start
 from twofold.train.trial import method_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,12 +195,18 @@ class Reader:
 
     def _toml(self, block: Block) -> None:
         values = tiny_config(self.folder / ".backbone", self.folder / ".data" / "scifact").model_dump(mode="json", exclude_none=True)
-        for key, value in tomllib.loads(block.text).items():
+        fragment = tomllib.loads(block.text)
+        if "start" in fragment:  # the model that it starts from has the backbone and the older tasks
+            del values["backbone"], values["tasks"]
+        for key, value in fragment.items():
             values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
         config = configs.make(values, (), block.where)
-        self._fake_decoder(config.backbone.name)
+        if config.start is None:
+            self._fake_decoder(config.backbone.name)
+        config = with_start(config)
+        labels = {task: {"labels": ["one", "two"]} for task in config.tasks if reads(task) is Labelled}
         for member in method_of(config).members:
-            build_model(spec_of(config, member))
+            first_model(config, member, labels, torch.device("cpu"))
 
     def _fake_decoder(self, name: str) -> None:
         """A tiny decoder where `cache:NAME` or a hub id is looked for."""
@@ -281,10 +289,12 @@ class Reader:
         _executable(self.state / "python3", choose)
 
     def _fake_backbone(self, folder: Path) -> None:
-        write_backbone(folder)
+        """A tiny model that reads most words as one token, as a real one does: pages have real texts, and their lengths are time."""
         model: Any = tiny_model("bert", max_position_embeddings=512)
         model.save_pretrained(folder)
-        bert_tokenizer().save_pretrained(folder)
+        tokenizer = bert_tokenizer()
+        tokenizer.backend_tokenizer.model.max_input_chars_per_word = 4
+        tokenizer.save_pretrained(folder)
         fake: Any = ModuleType(BACKBONE)
         fake.__spec__, fake.get_model_path = ModuleSpec(BACKBONE, None), lambda: str(folder)
         self.patch.setitem(sys.modules, BACKBONE, fake)

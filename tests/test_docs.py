@@ -73,8 +73,8 @@ one carried
 three
 $ false # exit 1
 $ twofold methods | \\
-  head -2
-…hard_lora…
+  grep hard_lora
+hard_lora…
 $ twofold train nowhere # exit 2
 twofold: no dataset 'nowhere'…
 ```

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from twofold import provenance
+from twofold.backbone.load import load_model
 from twofold.backbone.memory import keep_freed_memory
 from twofold.config import TrialConfig
 from twofold.data.sources import Dataset, open_dataset
@@ -74,11 +76,14 @@ def run_demo(folder: Path, *, console: Console, steps: int | None = None, datase
     model = trial_folder(folder, demo_config("moe_lora", STEPS if steps is None else steps)) / "model"
     console.print(f"\n{report['seconds']:.0f} seconds in all. What to type next:")
     hints = (
-        f'twofold rank {model} "remove a file" "def unlink(self): ..." "def open(path): ..."',
-        "twofold train configs/scifact/moe_lora.toml",
+        (f'twofold rank {model} "remove a file" "def unlink(self): ..." "def open(path): ..."', "ask it"),
+        ("twofold check MY-DATA", "a folder of JSONL pairs, of documents alone, or in BEIR's layout"),
+        ("twofold train MY-DATA --from builtin", "go on from the weights that come with the package"),
+        ("twofold evaluate trials/MY-DATA-continued/model --data MY-DATA", "what it gained, with tests"),
     )
-    for hint in hints:
-        console.print(f"  {hint}", markup=False, highlight=False, soft_wrap=True)
+    for command, what in hints:
+        console.print(f"  # {what}", markup=False, highlight=False, style="dim")
+        console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
     return report
 
 
@@ -125,17 +130,24 @@ def _report(results: Mapping[str, Evaluation], system: System, seconds: float) -
         "bm25": after.rows["bm25"]["nDCG@10"],
         "oracle": after.rows["oracle"]["nDCG@10"],
         "rerank_weight": system.rerank_weight,
-        "weights_mb": weight_megabytes(system),
+        "memory_mb": memory_megabytes(system),
         "seconds": round(seconds, 1),
         "environment": after.environment,
     }
 
 
-def weight_megabytes(system: System) -> dict[str, float]:
-    """Megabytes of weights in one process: this system, and two separate models of the same backbone."""
+def memory_megabytes(system: System) -> dict[str, float]:
+    """Megabytes: this model's weights, those of two models of the same backbone, and what this process grows by when it loads a second."""
     groups = system.embedder.groups()
     size = {group: sum(p.numel() * p.element_size() for _, p in members) / 1e6 for group, members in groups.items()}
-    return {"one model": round(sum(size.values()), 1), "two models": round(2 * size["backbone"], 1)}
+    process = psutil.Process()
+    before = process.memory_info().rss
+    second, _ = load_model(system.embedder.spec.backbone)
+    kept = [parameter.detach().clone() for parameter in second.parameters()]  # files are mapped: only what was touched counts
+    del second
+    grown = (process.memory_info().rss - before) / 1e6
+    del kept
+    return {"one model": round(sum(size.values()), 1), "two models": round(2 * size["backbone"], 1), "a second model": round(grown, 1)}
 
 
 def _show(console: Console, report: Mapping[str, Any]) -> None:
@@ -150,9 +162,10 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
             f"[{values['low']:+.3f}, {values['high']:+.3f}]",
         )
     console.print(table)
-    weights = report["weights_mb"]
+    memory = report["memory_mb"]
     console.print(f"BM25 for comparison {report['bm25']:.3f}; the best that reranking could do {report['oracle']:.3f}.")
-    console.print(f"weights in memory: {weights['one model']} MB for both tasks, {weights['two models']} MB for two separate models.")
+    console.print(f"Weights: {memory['one model']} MB for both tasks, {memory['two models']} MB for two separate models;")
+    console.print(f"measured, loading a second model would take this process {memory['a second model']} MB more.")
 
 
 def _show_queries(console: Console, data: Dataset, systems: Mapping[str, System]) -> None:

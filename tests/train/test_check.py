@@ -30,13 +30,14 @@ def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_measured_is_what_the_model_reads(backbone: Path) -> None:
     """Lengths with template and prompt, and the model's reach, are those of the loaded model."""
-    prompts = {"document": "document: ", "query": "query: "}
+    prompts = {"document": "document: ", "query": "query: ", "pair_between": " it", "pair_prefix": "the dog", "pair_suffix": "a fox"}
     ruler = Ruler.of(BackboneConfig(name=str(backbone), prompts=prompts))  # type: ignore[arg-type]
     model, tokenizer = load_model(str(backbone))
     tokens = TextTokens(tokenizer, max_length=60, pair_length=60, query_length=20, prompts=prompts)
     texts = ["the lazy dog", "a fox", ""]
     read = tokens.texts(texts, "document")
     assert sorted(count + ruler.around_document for count in ruler.count(texts)) == sorted(read.lengths)
+    assert ruler.around_pair == 1 + 2 + 1 + 2, "the first token, prefix, between, suffix"
     pair = tokens.pairs([("a fox", "the lazy dog")])
     assert sum(ruler.count(["a fox", "the lazy dog"])) + ruler.around_pair == pair.tokens
     assert ruler.reach == Backbone(model).position_limit

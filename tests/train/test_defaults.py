@@ -60,16 +60,18 @@ def test_negatives_that_are_given_are_not_mined_for() -> None:
 @settings(max_examples=200)
 @given(
     queries=st.integers(2, 200_000), documents=st.integers(1, 1_000_000), most=st.integers(1, 5), query=st.integers(0, 3000),
-    document=st.integers(0, 20_000), reach=st.sampled_from([64, 128, 512, 8192]), gpu=st.booleans(),
+    document=st.integers(0, 20_000), reach=st.sampled_from([(64, 3), (128, 3), (512, 3), (8192, 120)]), gpu=st.booleans(),
 )  # fmt: skip
-def test_what_is_made_can_be_trained(queries: int, documents: int, most: int, query: int, document: int, reach: int, gpu: bool) -> None:
+def test_what_is_made_can_be_trained(
+    queries: int, documents: int, most: int, query: int, document: int, reach: tuple[int, int], gpu: bool
+) -> None:
     """Valid settings, room for a document in every pair, and no error of the check, whatever the data."""
     most = min(most, documents)
     counted = facts(splits=train(queries=queries, most_positives=most), documents=documents, sample=sample(query, document))
-    ruler = replace(RULER, reach=reach)
+    ruler = replace(RULER, reach=reach[0], around_pair=reach[1])
     made = configs.make(default_values("mine", "mine", counted, ruler, Machine(gpu)))
     limits = ruler.limits(made)
-    assert limits.pair - limits.query - ruler.around_pair >= 1 and limits.document <= reach
+    assert limits.pair - limits.query - ruler.around_pair >= 1 and limits.document <= reach[0]
     assert made.optim.pair_length is None or made.optim.pair_length - limits.query - ruler.around_pair >= 1
     assert not judge_all(made, counted, ruler).errors
 

