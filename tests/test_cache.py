@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from twofold.cache import cache_root, made_once, write_text
+from twofold.cache import cache_root, decoder_folder, made_once, write_text
+from twofold.errors import ConfigError
 
 
 def test_the_cache_is_where_the_environment_says(cache_dir: Path) -> None:
@@ -55,3 +56,10 @@ def test_text_is_replaced_whole(tmp_path: Path) -> None:
     write_text(tmp_path / "a" / "file.json", "one")
     write_text(tmp_path / "a" / "file.json", "two")
     assert (tmp_path / "a" / "file.json").read_text() == "two" and len(list((tmp_path / "a").iterdir())) == 1
+
+
+def test_a_decoder_has_its_folder_below_the_cache(cache_dir: Path) -> None:
+    assert decoder_folder("smollm2-8") == cache_dir / "decoders" / "smollm2-8"
+    for name in ("", "..", "a/b", "/etc", "A"):
+        with pytest.raises(ConfigError, match="a name is of a-z"):
+            decoder_folder(name)

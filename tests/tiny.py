@@ -165,12 +165,16 @@ def llama_tokenizer(bos: bool = True) -> PreTrainedTokenizerFast:
 def chat_tokenizer() -> PreTrainedTokenizerFast:
     """Nothing around a text, and the special tokens of a chat; bytes, and the words yes and no, as Qwen's and SmolLM2's are."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), "ye", "yes", "no"]
-    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [("y", "e"), ("ye", "s"), ("n", "o")]))
+    pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), "ye", "yes", "no", "Ye", "Yes", "No"]
+    merges = [("y", "e"), ("ye", "s"), ("n", "o"), ("Y", "e"), ("Ye", "s"), ("N", "o")]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     names = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **names)
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **names)
+    turn = "'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n'"
+    made.chat_template = "{% for message in messages %}{{ " + turn + " }}{% endfor %}"
+    return made
 
 
 def write_decoder(folder: Path, family: str, tie: bool = True, layers: int = 2) -> nn.Module:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from twofold.errors import ConfigError
+
 
 def cache_root() -> Path:
     """`$TWOFOLD_CACHE`, else `~/.cache/twofold`."""
     return Path(os.environ.get("TWOFOLD_CACHE") or Path.home() / ".cache" / "twofold")
+
+
+def decoder_folder(name: str) -> Path:
+    """Where scripts/get-decoder keeps what a config calls `cache:NAME`. Raises ConfigError for a name that leads elsewhere."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
+        raise ConfigError(f"backbone 'cache:{name}': a name is of a-z, 0-9, . and -, such as smollm2")
+    return cache_root() / "decoders" / name
 
 
 def made_once(target: Path, write: Callable[[Path], object]) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tests.model.conftest import MakeModel
+from tests.model.conftest import CHAT, MakeModel
 from twofold.model.views import longest_input, needs_types, write_views
 
 
@@ -46,6 +46,13 @@ def test_the_tokenizer_says_nothing_of_this_machine(make_model: MakeModel, tmp_p
     write_views(tmp_path, model, {})
     assert "name_or_path" not in read(tmp_path / "tokenizer_config.json")
     assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == longest_input(model.tokens) == 83
+
+
+def test_the_chat_template_stays_behind(make_model: MakeModel, tmp_path: Path) -> None:
+    """CrossEncoder would put it around every pair, instead of the prompts."""
+    model = make_model("none", "chat_llama", **CHAT)
+    write_views(tmp_path, model, {})
+    assert AutoTokenizer.from_pretrained(tmp_path).chat_template is None and model.tokens.tokenizer.chat_template
 
 
 def test_a_tokenizer_without_padding_and_without_a_middle_gets_both_from_us(make_model: MakeModel, tmp_path: Path) -> None:

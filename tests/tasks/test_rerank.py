@@ -174,8 +174,8 @@ def test_yes_no_learns(tmp_path: Path, loss: str) -> None:
 
 def test_yes_no_needs_words_of_one_token_and_a_language_model(tmp_path: Path) -> None:
     write_decoder(tmp_path, "llama")
-    with pytest.raises(ConfigError, match="the word 'Yes' is not one token"):
-        build_model(ModelSpec(str(tmp_path), {"rerank": {"head": "yes_no", "yes": "Yes"}}, **CHAT))
+    with pytest.raises(ConfigError, match="the word 'maybe' is not one token"):
+        build_model(ModelSpec(str(tmp_path), {"rerank": {"head": "yes_no", "yes": "maybe"}}, **CHAT))
     opened = build(width=8, head="yes_no")
     assert opened.answer_D is not None and opened.answer_D.abs().max() == 0  # a saved model's is loaded
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny import write_decoder
 from tests.tiny_trial import tiny_config, write_backbone, write_beir
 from twofold.backbone.backbone import Backbone
 from twofold.backbone.load import load_model
@@ -13,6 +14,7 @@ from twofold.data.check import examine
 from twofold.data.findings import lengths
 from twofold.data.sources import open_dataset
 from twofold.errors import ConfigError, DataError
+from twofold.prompts import prompts_of
 from twofold.train.check import Ruler, check_before, demands, judged
 
 
@@ -39,6 +41,14 @@ def test_what_is_measured_is_what_the_model_reads(backbone: Path) -> None:
     pair = tokens.pairs([("a fox", "the lazy dog")])
     assert sum(ruler.count(["a fox", "the lazy dog"])) + ruler.around_pair == pair.tokens
     assert ruler.reach == Backbone(model).position_limit
+
+
+def test_a_decoders_template_is_counted(tmp_path: Path) -> None:
+    write_decoder(tmp_path, "llama")
+    ruler, texts = Ruler.of(BackboneConfig(name=str(tmp_path), template="chatml")), ["what is it", "a fox"]
+    tokens = TextTokens(ruler.tokenizer, max_length=60, pair_length=300, query_length=20, prompts=prompts_of("chatml"))
+    assert sum(ruler.count(texts)) + ruler.around_pair == tokens.pairs([("what is it", "a fox")]).tokens
+    assert ruler.count(["a fox"])[0] + ruler.around_document == tokens.texts(["a fox"], "document").tokens
 
 
 def test_a_backbone_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import inspect
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from twofold.cache import cache_root
+from twofold.cache import decoder_folder
 from twofold.errors import ConfigError
 
 HEAD = "lm_head.weight"
@@ -54,13 +53,6 @@ def resolve(name: str) -> str:
     if not hasattr(module, "get_model_path"):
         raise ConfigError(f"backbone {name!r}: the package has no get_model_path(); give a folder instead")
     return str(module.get_model_path())
-
-
-def decoder_folder(name: str) -> Path:
-    """Where scripts/get-decoder keeps what a config calls `cache:NAME`. Raises ConfigError for a name that leads elsewhere."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
-        raise ConfigError(f"backbone 'cache:{name}': a name is of a-z, 0-9, . and -, such as smollm2")
-    return cache_root() / "decoders" / name
 
 
 def weights_sha256(name: str) -> str | None:

@@ -5,6 +5,7 @@ Only `sentence_transformers.*` types are named, so nobody has to trust the folde
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,16 @@ def config_of(model: UnifiedModel, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_tokenizer(folder: Path, model: UnifiedModel) -> None:
-    """The tokenizer's own files, with two settings of ours.
+    """The tokenizer's own files, with settings of ours.
 
     `model_max_length` leaves every pair whole that could still matter: `CrossEncoder` cuts the longer text first and to this
     length, and the model then cuts the query and the document as `TextTokens.pairs` does. Where a pair's two texts touch
     without a token between them, the tokenizer is told to say where the second begins. Without a padding token nobody else
-    could make a batch: it is the last token then, which the attention mask hides.
+    could make a batch: it is the last token then, which the attention mask hides. A chat template is left out: `CrossEncoder` would
+    put it around every pair, and what stands around a pair here are the prompts.
     """
-    tokenizer = model.tokens.tokenizer
+    tokenizer = copy.copy(model.tokens.tokenizer)
+    tokenizer.chat_template = None
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     settings = {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key not in MACHINE}
