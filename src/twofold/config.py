@@ -168,6 +168,8 @@ class DevConfig(Section):
     """At most so many dev queries."""
     depth: int = Field(50, ge=1)
     """BM25 documents of each query."""
+    weight: Literal["best", "cautious"] = "best"
+    """The pair score's share: the best on dev, or the smallest within one standard error of it, for data that dev does not stand for."""
 
 
 class CheckpointConfig(Section):

@@ -49,3 +49,14 @@ def test_weight_is_the_smallest_of_the_best_and_may_be_zero() -> None:
     assert tune_weight(good, bad, qrels) == 0
     assert tune_weight(good, good, qrels) == 0
     assert tune_weight(bad, good, qrels, (0, 0.25, 0.75, 1)) == 0.75
+
+
+def test_a_cautious_weight_is_the_smallest_that_is_hardly_worse() -> None:
+    """Reranking helps one query of many: the best weight is above 0, and the gain is within one standard error."""
+    qrels = {f"q{i}": {"good": 1} for i in range(20)}
+    first = {query: {"good": 1.0, "bad": 0.5 if query != "q0" else 1.5} for query in qrels}
+    second = {query: {"good": 1.0, "bad": 0.0} for query in qrels}
+    assert tune_weight(first, second, qrels) > 0
+    assert tune_weight(first, second, qrels, cautious=True) == 0
+    always = {query: {"good": 0.5, "bad": 1.0} for query in qrels}
+    assert tune_weight(always, second, qrels, cautious=True) == tune_weight(always, second, qrels) > 0

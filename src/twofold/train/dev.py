@@ -106,16 +106,17 @@ class DevSets:
         found = {task: [look[task] for look in looks if task in look] for task in tasks}
         return {task: sum(values) / len(values) for task, values in found.items() if values}
 
-    def tune(self, system: System) -> tuple[float, Mapping[str, float]]:
+    def tune(self, system: System, cautious: bool = False) -> tuple[float, Mapping[str, float]]:
         """The weight of the pair score that is best on dev over the system's own top documents, and the scores it was chosen by.
 
-        Means are over the queries of all sets together, told apart by the sets' names: ids of different datasets collide.
+        `cautious` as for `tune_weight`. Means are over the queries of all sets together, told apart by the sets' names: ids of
+        different datasets collide.
         """
         pooled: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
         for dev in self.ranking:
             for whole, part in zip(pooled, dev.runs(system), strict=True):
                 whole.update({f"{dev.dataset.name}/{query}": row for query, row in part.items()})
         first, second, qrels = pooled
-        weight = tune_weight(first, second, qrels)
+        weight = tune_weight(first, second, qrels, cautious=cautious)
         runs = {"dense": first, "reranked": second, "pipeline": interpolate(first, second, weight)}
         return weight, {name: mean(per_query(run, qrels)[MEASURE]) for name, run in runs.items()}

@@ -69,7 +69,7 @@ def run_trial(
     with accelerator.main_process_first():  # what is mined or made once is then in the cache
         data = prepare_material(config, lambda: mining_model(config, accelerator.device), say, datasets or {}, learning=learning)
     parts = [train_member(config, member, folder / "members", data, accelerator, resume, say, progress) for member in method.members]
-    system, scores = assemble_system(parts, data, say)
+    system, scores = assemble_system(parts, data, say, config.dev.weight == "cautious")
     facts = {**facts_of(config, parts, data, time.monotonic() - begun), **({"dev": scores} if scores else {})}
     if accelerator.is_main_process:
         folders.save_system(system, folder / "model", facts=facts)
@@ -129,7 +129,7 @@ def train_member(
     return Trained(member, model, state)
 
 
-def assemble_system(parts: list[Trained], data: Material, say: Say) -> tuple[System, dict[str, float]]:
+def assemble_system(parts: list[Trained], data: Material, say: Say, cautious: bool = False) -> tuple[System, dict[str, float]]:
     """The members as one system, with the weight of the pair score that is best on dev; and the dev scores, if there are any.
 
     Where the tasks trained are a variant's (`retrieve:legal`), the variant gets a weight of its own, and the system is the
@@ -141,7 +141,7 @@ def assemble_system(parts: list[Trained], data: Material, say: Say) -> tuple[Sys
         embedder, reranker = (models.get(task_name(kind, variant)) for kind in ("retrieve", "rerank"))
         if embedder is None or reranker is None or data.dev is None or not data.dev.ranking:
             continue
-        weight, found = data.dev.tune(System(embedder, reranker, reranker.rerank_weight, variant))
+        weight, found = data.dev.tune(System(embedder, reranker, reranker.rerank_weight, variant), cautious)
         say(f"weight of the pair score, tuned on dev: {weight:.2f} ({', '.join(f'{name} {value:.3f}' for name, value in found.items())})")
         scores |= {task_name(name, variant): round(value, 6) for name, value in found.items()}
         for model in (embedder, reranker):
