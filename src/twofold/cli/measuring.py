@@ -21,6 +21,7 @@ def evaluate(
     bm25_depth: Annotated[int | None, typer.Option(help="The same for BM25's candidates, if other than --depth.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Write the whole result here, as JSON.")] = None,
     runs: Annotated[Path | None, typer.Option("--runs", help="Write TREC run files into this folder.")] = None,
+    weight: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the pair score, if not the model's own.")] = None,
     variant: Annotated[str, typer.Option(help="The domain whose expert retrieves and reranks, if the model was given one.")] = "",
     task: Annotated[str, typer.Option(help="For labelled texts: the task that labels them.")] = "classify",
     as_json: Json = False,
@@ -43,6 +44,7 @@ def evaluate(
         _evaluate_labels(model, data, split, task, to, as_json)
         return
     system = System.of(load(model), variant) if variant else load_system(model)
+    system.rerank_weight = system.rerank_weight if weight is None else weight
     with bar() as progress:
         result = measure(
             system,
