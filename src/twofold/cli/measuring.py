@@ -32,9 +32,7 @@ def evaluate(
     """
     from twofold.backbone.memory import keep_freed_memory
     from twofold.data.labelled import is_labelled
-    from twofold.data.sources import open_dataset
     from twofold.evaluate.evaluation import Settings
-    from twofold.evaluate.evaluation import evaluate as measure
     from twofold.model.folder import load, load_system, read_facts
     from twofold.model.system import System
 
@@ -45,25 +43,34 @@ def evaluate(
         return
     system = System.of(load(model), variant) if variant else load_system(model)
     system.rerank_weight = system.rerank_weight if weight is None else weight
-    with bar() as progress:
-        result = measure(
-            system,
-            open_dataset(data),
-            split,
-            name=str(facts.get("name", Path(model).name)),
-            method=str(facts.get("method", "unknown")),
-            train=facts.get("train"),
-            settings=Settings(depth=depth, bm25_rerank_depth=bm25_depth or depth, retrieval_depth=max(100, depth)),
-            truncated=lambda: system.truncated,
-            runs_folder=runs,
-            progress=shown(progress),
-        )
+    settings = Settings(depth=depth, bm25_rerank_depth=bm25_depth or depth, retrieval_depth=max(100, depth))
+    result = _evaluate_ranking(system, {"name": Path(model).name, **facts}, data, split, settings, runs)
     if to is not None:
         result.save(to)
     if as_json:
         out.print_json(result.to_json())
     else:
         _print_evaluation(result)
+
+
+def _evaluate_ranking(system: Any, facts: dict[str, Any], data: str, split: str, settings: Any, runs: Path | None) -> Any:
+    """An evaluation on queries and documents, under a progress bar."""
+    from twofold.data.sources import open_dataset
+    from twofold.evaluate.evaluation import evaluate as measure
+
+    with bar() as progress:
+        return measure(
+            system,
+            open_dataset(data),
+            split,
+            name=str(facts["name"]),
+            method=str(facts.get("method", "unknown")),
+            train=facts.get("train"),
+            settings=settings,
+            truncated=lambda: system.truncated,
+            runs_folder=runs,
+            progress=shown(progress),
+        )
 
 
 def _evaluate_labels(model: str, data: str, split: str, task: str, to: Path | None, as_json: bool) -> None:
