@@ -108,7 +108,7 @@ def measure(
     models["folded"].fold("retrieve")
     tokens = models["bare"].tokens
     long = _measure.documents(chosen.texts, count, words=length)
-    equal = tokens.with_lengths(length, length).texts(long)
+    equal = tokens.with_lengths(length, tokens.pair_length).texts(long)
     mixed = tokens.texts(_measure.documents(chosen.texts, 2 * count))
     ids_SL = equal.input_ids_T.view(count, -1)
     adapters = [f"a{i % 4}" for i in range(count)]
