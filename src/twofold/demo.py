@@ -12,13 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from twofold import provenance
-from twofold.backbone.load import load_model
 from twofold.backbone.memory import keep_freed_memory
 from twofold.config import TrialConfig
 from twofold.data.sources import Dataset, open_dataset
@@ -137,17 +135,10 @@ def _report(results: Mapping[str, Evaluation], system: System, seconds: float) -
 
 
 def memory_megabytes(system: System) -> dict[str, float]:
-    """Megabytes: this model's weights, those of two models of the same backbone, and what this process grows by when it loads a second."""
+    """Megabytes: this model's weights, and those of two models of the same backbone."""
     groups = system.embedder.groups()
     size = {group: sum(p.numel() * p.element_size() for _, p in members) / 1e6 for group, members in groups.items()}
-    process = psutil.Process()
-    before = process.memory_info().rss
-    second, _ = load_model(system.embedder.spec.backbone)
-    kept = [parameter.detach().clone() for parameter in second.parameters()]  # files are mapped: only what was touched counts
-    del second
-    grown = (process.memory_info().rss - before) / 1e6
-    del kept
-    return {"one model": round(sum(size.values()), 1), "two models": round(2 * size["backbone"], 1), "a second model": round(grown, 1)}
+    return {"one model": round(sum(size.values()), 1), "two models": round(2 * size["backbone"], 1)}
 
 
 def _show(console: Console, report: Mapping[str, Any]) -> None:
@@ -164,8 +155,7 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
     console.print(table)
     memory = report["memory_mb"]
     console.print(f"BM25 for comparison {report['bm25']:.3f}; the best that reranking could do {report['oracle']:.3f}.")
-    console.print(f"Weights: {memory['one model']} MB for both tasks, {memory['two models']} MB for two separate models;")
-    console.print(f"measured, loading a second model would take this process {memory['a second model']} MB more.")
+    console.print(f"Weights: {memory['one model']} MB for both tasks, {memory['two models']} MB for two separate models.")
 
 
 def _show_queries(console: Console, data: Dataset, systems: Mapping[str, System]) -> None:
