@@ -42,6 +42,7 @@ def bar() -> Progress:
 
 
 def shown(progress: Progress) -> Callable[[str, int, int], None]:
+    """What a function calls with (what, done, total), as rows of a progress bar."""
     rows: dict[str, Any] = {}
 
     def show(what: str, done: int, total: int) -> None:

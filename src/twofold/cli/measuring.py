@@ -37,14 +37,14 @@ def evaluate(
     from twofold.model.system import System
 
     keep_freed_memory()
-    facts = read_facts(model)
+    facts = {"name": Path(model).name, **read_facts(model)}
     if is_labelled(data):
-        _evaluate_labels(model, data, split, task, to, as_json)
+        _evaluate_labels(model, facts, data, split, task, to, as_json)
         return
     system = System.of(load(model), variant) if variant else load_system(model)
     system.rerank_weight = system.rerank_weight if weight is None else weight
     settings = Settings(depth=depth, bm25_rerank_depth=bm25_depth or depth, retrieval_depth=max(100, depth))
-    result = _evaluate_ranking(system, {"name": Path(model).name, **facts}, data, split, settings, runs)
+    result = _evaluate_ranking(system, facts, data, split, settings, runs)
     if to is not None:
         result.save(to)
     if as_json:
@@ -73,7 +73,7 @@ def _evaluate_ranking(system: Any, facts: dict[str, Any], data: str, split: str,
         )
 
 
-def _evaluate_labels(model: str, data: str, split: str, task: str, to: Path | None, as_json: bool) -> None:
+def _evaluate_labels(model: str, facts: dict[str, Any], data: str, split: str, task: str, to: Path | None, as_json: bool) -> None:
     """Accuracy and macro-F1 of a model's labels, with linear probes of its embeddings and of the bare backbone's beside it."""
     from dataclasses import replace
 
@@ -81,12 +81,11 @@ def _evaluate_labels(model: str, data: str, split: str, task: str, to: Path | No
     from twofold.data.labelled import open_labelled
     from twofold.evaluate.classification import classify_dataset
     from twofold.model.build import build_model
-    from twofold.model.folder import load, read_facts, still_there
+    from twofold.model.folder import load, still_there
 
     loaded = load(model)
     bare = build_model(replace(loaded.spec, tasks={"retrieve": {}}, plan=LayerPlan()))
-    facts = read_facts(model)
-    name, start = str(facts.get("name", Path(model).name)), facts.get("start")
+    name, start = str(facts["name"]), facts.get("start")
     before = load(start["path"]) if start and still_there(start) else None
     result = classify_dataset(loaded, task, open_labelled(data), split, name=name, frozen=bare.encode, before=before)
     if to is not None:

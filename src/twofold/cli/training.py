@@ -26,7 +26,7 @@ def train(
 ) -> None:
     """Train a model on both tasks, or a trained one further. The data is checked first.
 
-    Example: `twofold train configs/pydocs.toml --set optim.steps=50 --set seed=1`
+    Example: `twofold train configs/scifact/moe_lora.toml --set optim.steps=50 --set seed=1`
 
     Example: `twofold train my-data --set optim.steps=50` (pairs, documents, a BEIR folder: what `twofold check` takes)
 

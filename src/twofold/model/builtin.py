@@ -15,7 +15,7 @@ from twofold.errors import CheckpointError
 
 NAME = "builtin"
 FOLDER = Path(__file__).resolve().parents[1] / "builtin"
-SHA256 = "23e8120f6c5822a21256b49cfefa7572d85a3f80f18a9ccf817efeeee2147321"
+SHA256 = "44e1d8bb2b1f0bd9c544cd0e1e77309982fa09250f6eabf6b78c556ec27c27c1"
 """Of the folder's manifest, which holds the sha256 of every file."""
 
 ABOUT: dict[str, Any] = {

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.model.unified import UnifiedModel
+from twofold.tasks import task_name
 
 
 class System:
@@ -25,7 +26,7 @@ class System:
     @classmethod
     def of(cls, model: UnifiedModel, variant: str = "") -> System:
         """One model for both. Raises ValueError for a variant that it does not have."""
-        if variant and f"retrieve:{variant}" not in model.tasks:
+        if variant and task_name("retrieve", variant) not in model.tasks:
             raise ValueError(f"no variant {variant!r}: this model does {sorted(model.tasks)}")
         return cls(model, model, model.variant_weights.get(variant, model.rerank_weight), variant)
 

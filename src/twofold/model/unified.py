@@ -22,7 +22,7 @@ from twofold.core.inject import fold, unfold
 from twofold.core.routing import Routing
 from twofold.model.spec import ModelSpec
 from twofold.model.weights import mixture_parameters
-from twofold.tasks import Encoder, Task
+from twofold.tasks import Encoder, Task, task_name
 from twofold.tasks.rerank import RerankTask
 from twofold.tasks.retrieve import RetrieveTask
 
@@ -172,7 +172,7 @@ class UnifiedModel(nn.Module):
         return {**found, "backbone": rest}
 
     def _task(self, name: str, variant: str, kind: type[SomeTask]) -> SomeTask:
-        name = f"{name}:{variant}" if variant else name
+        name = task_name(name, variant)
         if name not in self.tasks:
             raise ValueError(f"this model was not made for {name!r}; it does {sorted(self.tasks)}")
         task = self.tasks[name]
