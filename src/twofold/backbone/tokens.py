@@ -89,6 +89,15 @@ class TextTokens:
             segments.append(self._segment(self.single, ids, []))
         return make_pack(segments, truncated)
 
+    def joined(self, rows: Sequence[Sequence[tuple[str, int | None]]]) -> Pack:
+        """One segment per row of (text, most tokens; None for all): each text cut by itself, then put together in one text's template."""
+        segments, truncated = [], 0
+        for row in rows:
+            pieces = [self._ids([text], None, len(text.encode()) if most is None else most)[0] for text, most in row]
+            segments.append(self._segment(self.single, [token for ids, _ in pieces for token in ids], []))
+            truncated += any(cut for _, cut in pieces)
+        return make_pack(segments, truncated)
+
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> Pack:
         """One segment per (query, document). The query keeps up to `query_length` tokens, the document what is left of `pair_length`."""
         queries = self._ids([query for query, _ in pairs], "pair_query", self.query_length, "pair_between")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -58,11 +59,15 @@ class Member:
     """Its experts; where the trial starts from a trained model, those that are added to it."""
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Task → the experts of the model it starts from that it sees besides; see `model.grow.Growth`."""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Task → options of its `build` that belong to the method: its losses, its form. What the trial's config says counts more."""
+    learns: tuple[str, ...] = ()
+    """Tasks that it only learns from, such as a language model's before the others: the model that is saved does not do them."""
 
     def __post_init__(self) -> None:
         for stage in self.stages:
-            if not stage.tasks or not set(stage.tasks) <= set(self.serves):
-                raise ValueError(f"stage {stage.name!r} learns {stage.tasks}; member {self.name!r} serves {self.serves}")
+            if not stage.tasks or not set(stage.tasks) <= {*self.serves, *self.learns}:
+                raise ValueError(f"stage {stage.name!r} learns {stage.tasks}; member {self.name!r} serves {(*self.serves, *self.learns)}")
 
 
 @dataclass(frozen=True)

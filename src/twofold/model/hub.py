@@ -158,6 +158,8 @@ class TwofoldForSequenceClassification(TwofoldPreTrained):  # type: ignore[no-un
 
         if "rerank" not in self.unified.tasks:
             raise ValueError(f"this model was not made for 'rerank'; it does {list(self.unified.tasks)}")
+        if self.unified.reads_lists():
+            raise ValueError("this model's reranker reads a query's candidates together, not pair by pair: use twofold.load(path).rank")
         mask_NL = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         template = self.unified.tokens.double
         queries, documents = [], []

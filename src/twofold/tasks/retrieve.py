@@ -15,13 +15,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from twofold import losses
 from twofold.backbone.packed import Pack, split
 from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
-from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, World, run_chunks
+from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, World, unit_vectors
 
 Value = TypeVar("Value")
 Sides = tuple[Value, Value]
@@ -68,11 +67,7 @@ class RetrieveTask(Task[Example]):
 
         `task` instead of this one; () is the backbone without experts.
         """
-
-        def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
-            return F.normalize(encoder.backbone.pool(hidden_TD, chunk), dim=-1)
-
-        return run_chunks(encoder, pack, self.name if task is None else task, token_budget, head, auxiliary)
+        return unit_vectors(encoder, pack, self.name if task is None else task, token_budget, auxiliary)
 
     def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
         """Queries and documents in one batch; beyond `cache_tokens` tokens the gradients of the vectors are cached

@@ -63,8 +63,9 @@ def spec_of(config: TrialConfig, member: Member, options: Options = {}) -> Model
 
 
 def task_options(config: TrialConfig, member: Member, options: Options) -> dict[str, dict[str, Any]]:
-    """Task → options of its `build`, for the member's tasks."""
-    return {task: {**options.get(task, {}), **config.tasks[task].options} for task in member.serves}
+    """Task → options of its `build`, for the member's tasks: the data's, the method's, and the config's, of which the last counts most."""
+    own = (*member.serves, *member.learns)
+    return {task: {**options.get(task, {}), **member.options.get(task, {}), **config.tasks[task].options} for task in own}
 
 
 def first_model(config: TrialConfig, member: Member, options: Options, device: torch.device) -> UnifiedModel:
