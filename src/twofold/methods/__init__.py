@@ -61,6 +61,8 @@ class Member:
     """Task → the experts of the model it starts from that it sees besides; see `model.grow.Growth`."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Task → options of its `build` that belong to the method: its losses, its form. What the trial's config says counts more."""
+    both_ways: tuple[str, ...] = ()
+    """Tasks in whose passes a causal backbone attends both ways; an encoder always does."""
     learns: tuple[str, ...] = ()
     """Tasks that it only learns from, such as a language model's before the others: the model that is saved does not do them."""
 

@@ -37,9 +37,9 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any, head_of: HeadOf 
     as for a saved model whose heads are loaded, such a head starts at zero.
     """
     model.requires_grad_(False)
-    backbone = Backbone(
-        model, pooling=spec.pooling, attention=spec.attention, precision=spec.precision
-    )  # before injection: it proves packing on the bare model
+    backbone = Backbone(  # before injection: it proves packing on the bare model
+        model, pooling=spec.pooling, attention=spec.attention, precision=spec.precision, both_ways=spec.both_ways
+    )
     limit = backbone.position_limit
     tokens = TextTokens(
         tokenizer,

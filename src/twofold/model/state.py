@@ -109,6 +109,7 @@ def fingerprint(model: UnifiedModel, task: str | None = None) -> str:
     parts["tasks"] = json.dumps({name: spec["tasks"][name] for name in kept}, sort_keys=True)
     parts |= {"pooling": model.backbone.pooling, "normalisation": "unit length", "dimensions": str(model.width)}
     parts |= {"lengths": f"{tokens.max_length}, {tokens.pair_length}, {tokens.query_length}"}
+    parts |= {"both_ways": ", ".join(spec["both_ways"])} if spec["both_ways"] else {}
     return digest_of(parts)
 
 

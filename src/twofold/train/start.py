@@ -57,6 +57,7 @@ def spec_of(config: TrialConfig, member: Member, options: Options = {}) -> Model
         max_length=backbone.max_length,
         pair_length=backbone.pair_length,
         query_length=backbone.query_length,
+        both_ways=member.both_ways,
         prompts=prompts_of(backbone.template, backbone.instruction, backbone.prompts),
         seed=config.seed,
     )
