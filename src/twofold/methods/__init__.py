@@ -63,6 +63,8 @@ class Member:
     """Task → options of its `build` that belong to the method: its losses, its form. What the trial's config says counts more."""
     both_ways: tuple[str, ...] = ()
     """Tasks in whose passes a causal backbone attends both ways; an encoder always does."""
+    merge: int = 0
+    """How many checkpoints of its training's second half become one by spherical interpolation at the end; 0: none."""
     learns: tuple[str, ...] = ()
     """Tasks that it only learns from, such as a language model's before the others: the model that is saved does not do them."""
 
