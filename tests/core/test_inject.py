@@ -217,3 +217,8 @@ def test_two_threads_with_different_tasks_do_not_meet() -> None:
     assert not torch.equal(want["retrieve"], want["rerank"])
     for task, results in found.items():
         assert len(results) == 10 and all(torch.allclose(result, want[task], rtol=1e-6, atol=1e-6) for result in results)
+
+
+def test_a_tasks_sides_are_in_the_roster() -> None:
+    plan = LayerPlan((Expert("a", 1), Expert("b", 1)), {"retrieve/query": ("a",), "other/query": ("b",)})
+    assert plan.roster(("retrieve",)).sees == {"retrieve": ("a", "b"), "retrieve/query": ("a",)}

@@ -103,6 +103,16 @@ def test_a_decoder_that_embeds_both_ways_over_its_own_tokens(make_model: MakeMod
     assert apart(CrossEncoder(str(tmp_path / "model"), device="cpu").predict(PAIRS), loaded.score(PAIRS)) < 1e-4
 
 
+def test_queries_and_documents_of_a_model_with_sides(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model("sides", tasks={"retrieve": {"sides": True}, "rerank": {}})
+    folder.save(model, tmp_path / "model")
+    embedder = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert apart(embedder.encode_query(TEXTS), model.encode_queries(TEXTS)) < 1e-5
+    assert apart(embedder.encode_document(TEXTS), model.encode_documents(TEXTS)) < 1e-5
+    assert apart(embedder.encode(TEXTS), model.encode(TEXTS)) < 1e-5
+    assert apart(model.encode_queries(TEXTS), model.encode_documents(TEXTS)) > 1e-3
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_auto_classes(make_model: MakeModel, tmp_path: Path, side: str) -> None:
     model = make_model()

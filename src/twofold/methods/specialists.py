@@ -32,7 +32,7 @@ def build(
     merge: int = 0,
 ) -> Method:
     """`form`: "full" (all of the backbone) or "lora" of `rank` each; `targets`: the LoRA's layers; `losses`: the tasks' "own" or "qwen3";
-    `merge`: so many checkpoints of each training become one (full only: the arc between two LoRAs' factors is not that of their updates)."""
+    `merge`: so many checkpoints of each training become one (full only: an arc between LoRAs' factors is none between their updates)."""
     if form not in ("full", "lora") or losses not in ("own", "qwen3") or merge < 0 or (merge and form == "lora"):
         raise ValueError(
             f"specialists: form {form!r}, losses {losses!r}, merge {merge}; use 'full' or 'lora', 'own' or 'qwen3', and merge with 'full'"

@@ -136,7 +136,9 @@ class TwofoldModel(TwofoldPreTrained):  # type: ignore[no-untyped-call, unused-i
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             ids_T, types_T = input_ids[order_N][mask_NL], types[order_N][mask_NL]
             pack = Pack(ids_T, types_T, torch.ones_like(ids_T), tuple(lengths), tuple(range(len(lengths))), 0)
-            hidden_TD, _ = self.unified.backbone(pack, name)
+            owner: Any = self.unified.tasks[name]
+            passes = owner.passes(self.unified.encoder, pack, task, usual) if hasattr(owner, "passes") else name
+            hidden_TD, _ = self.unified.backbone(pack, passes)
             if self.unified.backbone.pooling == "text":  # a mean is normalised afterwards, so that zeros are as good as nothing
                 hidden_TD = hidden_TD * own_tokens(lengths, self.unified.tokens.single).to(hidden_TD.device)[:, None]
             sorted_NLD = sorted_NLD.masked_scatter(mask_NL.to(hidden_TD.device)[..., None], hidden_TD.float())

@@ -119,6 +119,7 @@ def used(name: str, task: str, seen: Collection[str], tasks: Collection[str], sp
         return name.startswith(f"head.{task}.")
     last = name.rpartition(".")[2]
     owner, _, expert = last.rpartition(">")
+    owner = owner.partition("/")[0]
     if owner and owner in tasks and owner != task:
         return False
     return expert in seen or expert not in {each["name"] for each in spec["plan"]["experts"]}

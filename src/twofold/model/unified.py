@@ -97,7 +97,7 @@ class UnifiedModel(nn.Module):
             raise ValueError(f"dims {dims}: use 1 to {self.width}")
         out = [np.zeros((0, dims or self.width), dtype=np.float32)]
         for pack in self._windows(_checked(texts), lambda window: self.tokens.texts(window, prompt), "texts", progress):
-            vector_SD, _ = task.vectors(self.encoder, pack, token_budget)
+            vector_SD, _ = task.vectors(self.encoder, pack, token_budget, task=task.passes(self.encoder, pack, prompt, token_budget))
             out.append(_numpy(vector_SD if dims is None else F.normalize(vector_SD[:, :dims], dim=-1)))
         return np.concatenate(out)
 
@@ -160,7 +160,8 @@ class UnifiedModel(nn.Module):
     def routings(self, texts: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Routing]:
         """What every layer's router decides for these texts (task retrieve) or pairs (task rerank), in the order of the packed stream."""
         pack = self.tokens.pairs(pairs) if pairs else self.tokens.texts(texts)
-        found: dict[str, Routing] = self.backbone(pack, "rerank" if pairs else "retrieve")[1]
+        passes = "rerank" if pairs else self._task("retrieve", "", RetrieveTask).passes(self.encoder, pack, None, TOKEN_BUDGET)
+        found: dict[str, Routing] = self.backbone(pack, passes)[1]
         return found
 
     def fold(self, task: str) -> None:

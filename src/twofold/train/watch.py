@@ -92,7 +92,7 @@ class MemberWatch:
         return Hooks(self._after_step, self._resume_optimiser, self._save, progress)
 
     def finish(self, state: LoopState) -> None:
-        """Leaves the model with its merged weights, if the method asks for that; else its best on dev, where dev was looked at, or its last."""
+        """Leaves the model with its merged weights where the method wants that; else its best on dev, where that was looked at, or its last."""
         if done := [folder for step, folder in self.merging.items() if step <= state.step]:
             for folder in done:
                 verify(folder)
