@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.tiny_trial import tiny_config, write_backbone, write_beir
+from twofold.config import TrialConfig
 from twofold.data.sources import open_dataset
 from twofold.methods import Method
 from twofold.model.folder import load_system
@@ -38,6 +39,17 @@ def start_of(name: str, folders: tuple[Path, Path]) -> dict[str, str]:
     return {"start": str(made / "model")}
 
 
+def tasks_of(name: str, tasks: tuple[str, ...] = BOTH) -> tuple[str, ...]:
+    """These tasks, and those that the method only learns from."""
+    return (*tasks, *getattr(load("methods", name), "LEARNS", ()))
+
+
+def config_of(name: str, folders: tuple[Path, Path], **changes: object) -> TrialConfig:
+    method = {"name": name, "options": TINY.get(name, {})}
+    learnt = {"tasks": {task: {"batch": 2} for task in tasks_of(name, ())}} if tasks_of(name, ()) else {}
+    return tiny_config(*folders, method=method, **learnt, **start_of(name, folders), **changes)
+
+
 def test_there_are_methods_and_each_says_what_it_is() -> None:
     assert {"zero_shot", "specialists", "shared_lora", "hard_lora", "moe_lora"} <= set(METHODS)
     assert all(line for _, line in describe("methods"))
@@ -46,16 +58,17 @@ def test_there_are_methods_and_each_says_what_it_is() -> None:
 @pytest.mark.parametrize("tasks", [BOTH, ("retrieve",), ("rerank",)])
 @pytest.mark.parametrize("name", METHODS)
 def test_it_serves_each_task_once(name: str, tasks: tuple[str, ...]) -> None:
-    method: Method = build_plugin("methods", name, {}, tasks=tasks)
+    method: Method = build_plugin("methods", name, {}, tasks=tasks_of(name, tasks))
     assert method.name == name
     assert sorted(method.serves) == sorted(tasks)
     trained = {task for member in method.members for stage in member.stages for task in stage.tasks}
-    assert trained in (set(), set(tasks))
+    assert trained in (set(), set(tasks_of(name, tasks)))
+    assert method.learns == tasks_of(name, ())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_its_stages_name_what_its_models_have(name: str, folders: tuple[Path, Path]) -> None:
-    config = with_start(tiny_config(*folders, method={"name": name, "options": TINY.get(name, {})}, **start_of(name, folders)))
+    config = with_start(config_of(name, folders))
     for member in method_of(config).members:
         model = first_model(config, member, {}, torch.device("cpu"))
         for stage in member.stages:
@@ -67,7 +80,7 @@ def test_its_stages_name_what_its_models_have(name: str, folders: tuple[Path, Pa
 @pytest.mark.parametrize("name", METHODS)
 def test_it_trains_saves_and_opens_again(name: str, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWOFOLD_CACHE", str(folders[0].parent / "cache"))
-    config = tiny_config(*folders, method={"name": name, "options": TINY.get(name, {})}, optim={"steps": 2}, **start_of(name, folders))
+    config = config_of(name, folders, optim={"steps": 2})
     system = run_trial(config, tmp_path / "trial")
     again = load_system(tmp_path / "trial" / "model")
     dataset = open_dataset(folders[1])

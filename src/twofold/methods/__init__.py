@@ -87,8 +87,13 @@ class Method:
 
     @property
     def serves(self) -> tuple[str, ...]:
-        """The tasks of all members."""
+        """The tasks that the members do."""
         return tuple(task for member in self.members for task in member.serves)
+
+    @property
+    def learns(self) -> tuple[str, ...]:
+        """The tasks that some member only learns from."""
+        return tuple(dict.fromkeys(task for member in self.members for task in member.learns))
 
 
 HEADS = ("head:*",)

@@ -59,9 +59,10 @@ def export(
 ) -> dict[str, Export]:
     """Writes `path/TASK` for every task: `PeftModel.from_pretrained(backbone, path/TASK)` then gives that task's hidden states.
 
-    It is `path/TASK/SIDE` where queries and documents are passes of their own. `texts` are samples for retrieve, `pairs` for rerank. The heads are not part of an adapter: pooling, and for a pair the
-    score of its two parts, stay with the caller. Raises ValueError where there are no experts, where the routing depends on
-    the input and there are no samples of the task, and CheckpointError as `write_folder` does.
+    It is `path/TASK/SIDE` where queries and documents are passes of their own. `texts` are samples for retrieve, `pairs` for rerank.
+    The heads are not part of an adapter: pooling, and for a pair the score of its two parts, stay with the caller. Raises
+    ValueError where there are no experts, where the routing depends on the input and there are no samples of the task, and
+    CheckpointError as `write_folder` does.
     """
     layers = {layer.layer: layer for layer in mixtures(model.backbone.model)}
     if not layers:

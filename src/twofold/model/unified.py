@@ -6,7 +6,7 @@ Shapes: N texts or pairs, D features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -163,6 +163,12 @@ class UnifiedModel(nn.Module):
         passes = "rerank" if pairs else self._task("retrieve", "", RetrieveTask).passes(self.encoder, pack, None, TOKEN_BUDGET)
         found: dict[str, Routing] = self.backbone(pack, passes)[1]
         return found
+
+    def retire(self, tasks: Sequence[str]) -> None:
+        """Takes out tasks that the model only learnt from: their heads, and their names in what is saved."""
+        for task in tasks:
+            del self.tasks[task]
+        self.spec = replace(self.spec, tasks={task: options for task, options in self.spec.tasks.items() if task not in tasks})
 
     def fold(self, task: str) -> None:
         """Merges a task's experts into the weights, where its routing is constant: the model then does that task only, at no extra cost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from twofold.model.folder import manifest_sha256
 from twofold.model.unified import UnifiedModel
 from twofold.train.loop import LoopState
 from twofold.train.material import Material
-from twofold.train.stages import trained
+from twofold.train.stages import spans, trained
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,11 @@ class Trained:
 
 def facts_of(config: TrialConfig, parts: list[Trained], data: Material, seconds: float) -> dict[str, Any]:
     """Method, settings, training (None where there was none), parameters by task and group, environment: only what was set or measured."""
+    before = {task: steps_of(config, part, (task,)) for part in parts if part.state for task in part.member.learns}
     states = {part.member.name: part.state for part in parts if part.state is not None}
     train = {
-        "steps": {task: part.state.step for part in parts if part.state is not None for task in part.member.serves},
+        "steps": {task: steps_of(config, part, part.member.serves) for part in parts if part.state for task in part.member.serves},
+        **({"before": before} if before else {}),
         "data": {task: source.sha256 for task, source in data.sources.items()},
         "datasets": list(data.datasets),
         "batch": {task: settings.batch for task, settings in config.tasks.items()},
@@ -54,6 +57,13 @@ def facts_of(config: TrialConfig, parts: list[Trained], data: Material, seconds:
         },
         "environment": provenance.environment(),
     }
+
+
+def steps_of(config: TrialConfig, part: Trained, tasks: Sequence[str]) -> int:
+    """Optimiser steps of the stages that learn some of `tasks`: what came before them, such as a language model's, is told apart."""
+    done = 0 if part.state is None else part.state.step
+    own = [span for span in spans(part.member, config.optim.steps) if {*span.stage.tasks} & {*tasks}]
+    return sum(max(min(span.end, done) - span.start, 0) for span in own)
 
 
 def count_parameters(parts: list[Trained]) -> dict[str, Any]:

@@ -92,8 +92,9 @@ def method_of(config: TrialConfig) -> Method:
     if config.start is None and getattr(plugins.load("methods", config.method.name), "NEEDS_START", False):
         raise ConfigError(f'method {config.method.name!r} goes on from a trained model: say which, start = "MODEL" or --from MODEL')
     method: Method = plugins.build_plugin("methods", config.method.name, config.method.options, tasks=tuple(config.tasks))
-    if sorted(method.serves) != sorted(config.tasks):
-        raise ConfigError(f"method {config.method.name!r} serves {sorted(method.serves)}, and the trial's tasks are {sorted(config.tasks)}")
+    own = sorted((*method.serves, *method.learns))
+    if own != sorted(config.tasks):
+        raise ConfigError(f"method {config.method.name!r} serves {own}, and the trial's tasks are {sorted(config.tasks)}")
     return method
 
 
@@ -124,6 +125,7 @@ def train_member(
     model.backbone.gradient_checkpointing(config.backbone.gradient_checkpointing)
     fit(setup, state, watch.hooks(lambda now: progress(member.name, now)))
     watch.finish(state)
+    model.retire(member.learns)
     if state.truncated:
         say(f"{member.name}: {state.truncated} texts and pairs were cut while training")
     return Trained(member, model, state)

@@ -62,7 +62,7 @@ class MemberWatch:
             "config": self.config.digest(),
             "backbone": weights_sha256(self.config.backbone.name),
             "start": None if self.config.start is None else manifest_sha256(self.config.start),
-            "data": {task: setup.sources[task].sha256 for task in sorted(setup.member.serves)},
+            "data": {task: setup.sources[task].sha256 for task in sorted((*setup.member.serves, *setup.member.learns))},
             "precision": [self.config.backbone.precision, torch.get_float32_matmul_precision()],
             "threads": torch.get_num_threads(),
             "processes": setup.accelerator.num_processes,
@@ -92,7 +92,7 @@ class MemberWatch:
         return Hooks(self._after_step, self._resume_optimiser, self._save, progress)
 
     def finish(self, state: LoopState) -> None:
-        """Leaves the model with its merged weights where the method wants that; else its best on dev, where that was looked at, or its last."""
+        """Leaves the model with its merged weights where the method wants that; else its best on dev, if there was a look, or its last."""
         if done := [folder for step, folder in self.merging.items() if step <= state.step]:
             for folder in done:
                 verify(folder)
