@@ -45,8 +45,7 @@ class LayerPlan:
     """The shape of a mixture. An empty `experts` leaves the model as it is."""
 
     experts: tuple[Expert, ...] = ()
-    # task → the experts that it sees; a task that is missing sees all. TASK/SIDE are passes of its own, such as its queries'
-    sees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task, or TASK/SIDE (passes of its own) → its experts; default: all
     targets: str = ".*"  # regular expression over the names of the linear layers inside the model's repeated blocks
     bank: str = "lora"
     bank_options: Mapping[str, Any] = field(default_factory=dict)
@@ -57,8 +56,7 @@ class LayerPlan:
     def roster(self, tasks: tuple[str, ...]) -> Roster:
         """The plan's experts and what each of `tasks` sees of them."""
         names = tuple(expert.name for expert in self.experts)
-        sides = [name for name in self.sees if "/" in name and name.partition("/")[0] in tasks]
-        return Roster(names, {task: tuple(self.sees.get(task, names)) for task in (*tasks, *sides)})
+        return Roster(names, dict.fromkeys(tasks, names) | {n: tuple(e) for n, e in self.sees.items() if n.partition("/")[0] in tasks})
 
 
 def block_of(layer: str) -> str | None:
