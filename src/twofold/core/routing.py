@@ -57,10 +57,9 @@ class Roster:
 
 
 class Batch:
-    """One pass: its task or tasks, where its segments lie, and what the routers decided so far.
+    """One pass: its task or tasks (none: the bare model), where its segments lie, and what the routers decided so far.
 
-    No task at all is a pass of the bare model, in which nobody sees an expert. `lengths`: tokens per segment. With `mask_SL`, True
-    on real tokens, the input is padded; without it is one packed stream.
+    `lengths`: tokens per segment. With `mask_SL`, True on real tokens, the input is padded; without it is one packed stream.
     """
 
     def __init__(

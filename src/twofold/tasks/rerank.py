@@ -154,7 +154,7 @@ def build(
     name: str = "rerank",
     width: int,
     head_of: HeadOf | None = None,
-    head: str = "cosine",
+    head: str = "maxsim",
     loss: str = "softmax",
     scale: float = 20.0,
     teacher_weight: float = 0.0,
