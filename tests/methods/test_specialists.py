@@ -30,7 +30,7 @@ def test_lora_specialists_have_one_expert_each() -> None:
 def test_qwen3s_losses_are_options_of_the_tasks() -> None:
     embedder, reranker = build(tasks=TASKS, losses="qwen3", merge=3).members
     assert embedder.options == {"retrieve": {"query_negatives": True, "document_negatives": True, "margin": 0.1}}
-    assert reranker.options == {"rerank": {"loss": "bce"}}
+    assert reranker.options == {"rerank": {"loss": "bce", "scale": 5.0}}
     assert embedder.merge == reranker.merge == 3
     assert all(member.options == {} and member.merge == 0 for member in build(tasks=TASKS).members)
 

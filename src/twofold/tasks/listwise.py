@@ -5,11 +5,11 @@ the cosine of that vector with the vector that the candidate has by itself, whic
 of a list by RankNet, with the gradient through both sides. With `feedback = "rocchio"` the pseudo-query is a · q + b · mean of the
 first K documents' vectors instead (Rocchio 1971, on vectors as in ANCE-PRF): a row to stand beside it.
 
-What differs from the paper: K and the lengths are cut to a small context (20 candidates of 1,024 tokens there); the list is the one
-that every method of this harness trains on, best first by the model's own cosine, since the paper's order of the training prompt is
-not the positive first, which would tell the answer; where there are only judgements, RankNet has only their pairs (the paper has
-full permutations by a 32B model; `labels = "teacher"` takes a teacher's scores); its mean is over a list's pairs, then over lists; and
-one prompt serves training and search alike (there, two that differ).
+What differs from the paper: K and the lengths are cut to a small context (20 candidates of 1,024 tokens there), and declared in a
+result; a training list is the one that every method of this harness trains on, in the order in which a first stage would hand it
+over (the model's own cosine), since with the positive first its place would tell the answer; where there are only judgements, RankNet has
+only their pairs (the paper has full permutations by a 32B model; `labels = "teacher"` takes a teacher's scores); its mean is over a
+list's pairs, then over lists; and one prompt serves training and search alike (there, two that differ).
 Shapes: N lists, M documents of all of them, L documents of one, D features.
 """
 
