@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from twofold import provenance
 from twofold.config import TrialConfig
@@ -12,7 +15,6 @@ from twofold.model.folder import manifest_sha256
 from twofold.model.unified import UnifiedModel
 from twofold.train.loop import LoopState
 from twofold.train.material import Material
-from twofold.train.stages import trained
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Trained:
     member: Member
     model: UnifiedModel
     state: LoopState | None
+    learnt: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    """What its stages trained, by name; not all of it need be there still, where the member changed the model afterwards."""
 
 
 def facts_of(config: TrialConfig, parts: list[Trained], data: Material, seconds: float) -> dict[str, Any]:
@@ -58,7 +62,7 @@ def facts_of(config: TrialConfig, parts: list[Trained], data: Material, seconds:
 
 def count_parameters(parts: list[Trained]) -> dict[str, Any]:
     """`total` in memory, `trainable` in any stage, and `active`: task → those of them that the task's passes use."""
-    learnt = [(part, {id(p): p for p in trained(part.model, part.member).values()}) for part in parts]
+    learnt = [(part, {id(p): p for p in part.learnt.values()}) for part in parts]
     active = {}
     for part, own in learnt:
         for task in part.member.serves:
