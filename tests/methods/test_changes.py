@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from tests.methods.conftest import THREE
-from tests.tiny_trial import stirred, tiny_examples, tiny_unified
+from tests.tiny_trial import assert_close, gradients, stirred, tiny_examples, tiny_unified
 from twofold.core.inject import LayerPlan, mixtures
 from twofold.errors import ConfigError
 from twofold.methods._changes import mean_input, mean_routing, route_over
 from twofold.model.unified import UnifiedModel
 from twofold.records import Example
+from twofold.routers.ramole import RamoleRouter
+from twofold.tasks import StepContext, Task
 
 TASKS = ("retrieve", "rerank")
 
@@ -73,3 +75,26 @@ def test_a_router_is_put_over_the_very_same_experts(specialists: UnifiedModel) -
 def test_without_experts_there_is_nothing_to_route_over(backbone_dir: Path) -> None:
     with pytest.raises(ConfigError, match="has no experts to route over"):
         route_over("mole", {}, "block")(tiny_unified(backbone_dir), batches)
+
+
+@pytest.mark.parametrize(("router", "options"), [("ramole", {"k": 2}), ("xlora", {"after": 1}), ("xlora", {})])
+def test_what_a_layer_leaves_for_later_ones_survives_recomputation(backbone_dir: Path, router: str, options: dict[str, int]) -> None:
+    """A pass that is checkpointed, or done again in pieces for cached gradients, gives the gradients of the plain one."""
+    found = []
+    for task, again in ((None, False), (None, True), ({"cache_tokens": 1}, False)):
+        model = stirred(tiny_unified(backbone_dir, LayerPlan(THREE), **({"retrieve": task} if task else {})))
+        route_over(router, options, "block" if router == "xlora" else "linear")(model, batches)
+        stirred(model, seed=1)
+        for layer in mixtures(model):
+            if isinstance(layer.router, RamoleRouter):
+                layer.router.drop(0.5, step=3)
+                assert any(layer.router.get_buffer(f"dropped>{each.name}") for each in THREE)
+        model.backbone.gradient_checkpointing(again)
+        for name in TASKS:
+            module = model.tasks[name]
+            assert isinstance(module, Task)
+            module.step(batches(name, 0), StepContext(model.encoder, lambda loss: loss.backward()))
+        found.append(gradients(model))
+    assert any(".router." in name for name in found[0])
+    for other in found[1:]:
+        assert_close(other, found[0], 1e-5)

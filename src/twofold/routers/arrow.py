@@ -45,8 +45,8 @@ def prototype(bank: Bank, d_in: int, expert: str) -> Tensor:
         return a_Dr.new_zeros(d_in)
     q_Dr = torch.linalg.qr(a_Dr).Q
     small_Or = bank.delta(some.new_ones(1), (expert,)).float() @ q_Dr
-    first_r: Tensor = torch.linalg.eigh(small_Or.T @ small_Or).eigenvectors[:, -1]
-    return q_Dr @ first_r
+    first_D: Tensor = q_Dr @ torch.linalg.eigh(small_Or.T @ small_Or).eigenvectors[:, -1]
+    return first_D
 
 
 def build(*, d_in: int, roster: Roster, bank: Bank, k: int = 3, temperature: float = 1.0) -> ArrowRouter:
