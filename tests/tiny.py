@@ -102,8 +102,8 @@ def add_experts(
         built: Bank = plugins.build_plugin("banks", plan.bank, plan.bank_options, **given)
         return built
 
-    def router(d_in: int, key: str) -> Router:
-        given = {"d_in": d_in, "roster": roster, "tasks": tasks, "seed": seed, "key": key}
+    def router(d_in: int, key: str, bank: Bank) -> Router:
+        given = {"d_in": d_in, "roster": roster, "tasks": tasks, "seed": seed, "key": key, "bank": bank}
         built: Router = plugins.build_plugin("routers", plan.router, plan.router_options, **given)
         return built
 

@@ -69,8 +69,8 @@ def with_experts(model: nn.Module, plan: LayerPlan, device: str, dtype: torch.dt
                 nn.init.normal_(parameter, std=0.01)
         return built.to(device, dtype)
 
-    def router(d_in: int, key: str) -> Router:
-        given = {"d_in": d_in, "roster": roster, "tasks": ("retrieve",), "seed": 0, "key": key}
+    def router(d_in: int, key: str, bank: Bank) -> Router:
+        given = {"d_in": d_in, "roster": roster, "tasks": ("retrieve",), "seed": 0, "key": key, "bank": bank}
         built: Router = plugins.build_plugin("routers", plan.router, plan.router_options, **given)
         return built.to(device)
 

@@ -187,7 +187,7 @@ class TrialConfig(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The trial's name and its folder's: letters, digits, and . _ - after the first."""
     start: str | None = None
-    """A saved model to begin from, for the methods `add_expert` and `continued`; its backbone and lengths are then the trial's."""
+    """A saved model to begin from, for the methods that go on from one; its backbone and lengths are then the trial's."""
     seed: int = Field(0, ge=0)
     """Decides initial weights, the order of the data and every other draw."""
     backbone: BackboneConfig = BackboneConfig()

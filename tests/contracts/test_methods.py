@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_trial import tiny_config, write_backbone, write_beir
+from tests.tiny_trial import tiny_config, tiny_examples, write_backbone, write_beir
 from twofold.config import TrialConfig
 from twofold.data.sources import open_dataset
 from twofold.methods import Method
@@ -31,11 +31,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def start_of(name: str, folders: tuple[Path, Path]) -> dict[str, str]:
-    """A trained model for the methods that go on from one."""
-    if not getattr(load("methods", name), "NEEDS_START", False):
+    """A trained model for the methods that go on from one: of the method that `NEEDS_START` names, or ours."""
+    needed = getattr(load("methods", name), "NEEDS_START", False)
+    if not needed:
         return {}
-    made = folders[0].parent / "start"
-    run_trial(tiny_config(*folders, method={"name": "moe_lora"}, optim={"steps": 1}), made, resume=True)
+    kind = needed if isinstance(needed, str) else "moe_lora"
+    made = folders[0].parent / f"start-{kind}"
+    run_trial(tiny_config(*folders, method={"name": kind}, optim={"steps": 1}), made, resume=True)
     return {"start": str(made / "model")}
 
 
@@ -70,7 +72,7 @@ def test_it_serves_each_task_once(name: str, tasks: tuple[str, ...]) -> None:
 def test_its_stages_name_what_its_models_have(name: str, folders: tuple[Path, Path]) -> None:
     config = with_start(config_of(name, folders))
     for member in method_of(config).members:
-        model = first_model(config, member, {}, torch.device("cpu"))
+        model = first_model(config, member, {}, torch.device("cpu"), lambda task, step: tiny_examples(2, seed=step))
         for stage in member.stages:
             chosen = trainable(model, stage)
             ids = {id(parameter) for members in chosen.values() for _, parameter in members}

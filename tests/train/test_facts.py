@@ -13,6 +13,7 @@ from twofold.model.build import build_model
 from twofold.train.facts import Trained, count_parameters, facts_of
 from twofold.train.loop import LoopState
 from twofold.train.material import Material, prepare_material
+from twofold.train.stages import trained
 from twofold.train.start import mining_model, spec_of
 from twofold.train.trial import method_of
 
@@ -23,7 +24,8 @@ PER_RANK = dict.fromkeys(("layers",), 2 * (4 * 64 + 2 * 80))["layers"]
 def parts_of(config: TrialConfig, steps: int | None = 6) -> list[Trained]:
     members = method_of(config).members
     state = None if steps is None else LoopState(step=steps, tokens=100, truncated=3)
-    return [Trained(member, build_model(spec_of(config, member)), state) for member in members]
+    models = [build_model(spec_of(config, member)) for member in members]
+    return [Trained(member, model, state, trained(model, member)) for member, model in zip(members, models, strict=True)]
 
 
 def material(config: TrialConfig) -> Material:

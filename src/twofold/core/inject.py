@@ -13,7 +13,7 @@ from twofold.core.layer import MixtureLinear
 from twofold.core.routing import Bank, Roster, Router
 
 BuildBank = Callable[[int, int, Mapping[str, int], Mapping[str, float], str], Bank]  # d_in, d_out, ranks, scales, layer name
-BuildRouter = Callable[[int, str], Router]  # d_in, key
+BuildRouter = Callable[[int, str, Bank], Router]  # d_in, key, and the bank of the first layer that has this key
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def inject(model: nn.Module, plan: LayerPlan, tasks: tuple[str, ...], build_bank
     for name, linear in target_layers(model, plan.targets).items() if plan.experts else ():
         d_in, d_out = int(linear.in_features), int(linear.out_features)  # type: ignore[arg-type]
         key = {"linear": name, "block": block_of(name) or name, "model": "model"}[plan.scope]
-        router = routers.setdefault(key, routers.get(key) or build_router(d_in, key))
         ranks = {expert.name: expert.rank_in(name) for expert in plan.experts}
         bank = build_bank(d_in, d_out, ranks, {expert.name: expert.scale for expert in plan.experts}, name)
+        router = routers.setdefault(key, routers.get(key) or build_router(d_in, key, bank))
         model.set_submodule(name, MixtureLinear(linear, bank, router, roster, name, key))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class Batch:
         self.length_S = torch.tensor(self.lengths, device=self.device)
         self.segment_T = torch.arange(len(self.lengths), device=self.device).repeat_interleave(self.length_S, output_size=sum(self.lengths))
         self.routings: dict[str, Routing] = {}
-        self._decided: dict[str, tuple[Tensor, str]] = {}
+        self.decided: dict[str, Any] = {}  # once per pass: (weight, level) by key, and what a router keeps for those of later layers
 
     def pool(self, x: Tensor) -> Tensor:
         """Mean over each segment's tokens: (1, T, D) or (S, L, D) → (S, D)."""
@@ -92,16 +92,16 @@ class Batch:
 
     def route(self, key: str, layer: str, experts: tuple[str, ...], decide: Callable[[], tuple[Tensor, str]]) -> Tensor:
         """The weight for `layer`, decided once per `key` (a layer, a block or the model), recorded, spread over tokens."""
-        if key not in self._decided:
-            self._decided[key] = decide()
-        weight, level = self._decided[key]
+        if key not in self.decided:
+            self.decided[key] = decide()
+        weight, level = self.decided[key]
         self.routings[layer] = Routing(layer, experts, self.tasks, weight, level)
         return self.spread(weight, level)
 
     def replay(self) -> Batch:
         """The batch as it stands now, for the recomputation of a checkpointed block: what the block itself decides is decided again."""
         twin = copy.copy(self)
-        twin.routings, twin._decided = {}, dict(self._decided)
+        twin.routings, twin.decided = {}, dict(self.decided)
         return twin
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from twofold.core.inject import LayerPlan
+from twofold.model.unified import UnifiedModel
 from twofold.tasks import RoutingLoss
 
 Gradients = Mapping[str, Tensor]
@@ -21,6 +22,14 @@ Combine = Callable[[Sequence[Gradients]], Gradients]
 """How the tasks' gradients become one (their sum if nothing is said): PCGrad and its kin."""
 AfterStep = Callable[[nn.Module, int], None]
 """(model, step) after every optimiser step: growing ranks, shifting biases, lowering a temperature."""
+
+Batches = Callable[[str, int], Sequence[Any]]
+"""(task, step) → the examples that the task learns from in that step, of the tasks that some stage trains."""
+Change = Callable[[UnifiedModel, Batches], None]
+"""What is done to a model, in place, without training it: other routers over its experts, constants in the place of a router, a merge.
+
+It depends on the model and on what it is given alone, draws no random numbers but from a generator of its own, and so gives
+the same again when a killed trial goes on."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,10 @@ class Member:
     """How many checkpoints of its training's second half become one by spherical interpolation at the end; 0: none."""
     learns: tuple[str, ...] = ()
     """Tasks that it only learns from, such as a language model's before the others: the model that is saved does not do them."""
+    before: Change | None = None
+    """Done once to the model that the member starts from, before its first stage."""
+    after: Change | None = None
+    """Done once to the trained model, after its last stage; dev, evaluation and the saved folder see what it leaves."""
 
     def __post_init__(self) -> None:
         for stage in self.stages:

@@ -53,20 +53,27 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any, head_of: HeadOf 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{spec.seed}/{name}".encode()))
             tasks[name] = build_task(name, options, backbone.width, head_of).to(backbone.device)
+    put_mixture(model, spec, backbone.device)
+    return UnifiedModel(spec, backbone, tokens, tasks)
+
+
+def put_mixture(model: nn.Module, spec: ModelSpec, device: torch.device, kept: Mapping[str, Bank] = {}) -> None:
+    """Puts the experts and routers of the spec's plan beside the layers of `model`. `kept`: layer → the bank that it has already."""
     names = tuple(spec.tasks)
     roster = spec.plan.roster(names)
 
     def bank(d_in: int, d_out: int, ranks: Mapping[str, int], scales: Mapping[str, float], layer: str) -> Bank:
+        if layer in kept:
+            return kept[layer]
         built: Bank = plugins.build_plugin(
             "banks", spec.plan.bank, spec.plan.bank_options, d_in=d_in, d_out=d_out, ranks=ranks, scales=scales, layer=layer, seed=spec.seed
         )
-        return built.to(backbone.device)
+        return built.to(device)
 
-    def router(d_in: int, key: str) -> Router:
+    def router(d_in: int, key: str, bank: Bank) -> Router:
         built: Router = plugins.build_plugin(
-            "routers", spec.plan.router, spec.plan.router_options, d_in=d_in, roster=roster, tasks=names, seed=spec.seed, key=key
+            "routers", spec.plan.router, spec.plan.router_options, d_in=d_in, roster=roster, tasks=names, seed=spec.seed, key=key, bank=bank
         )
-        return built.to(backbone.device)
+        return built.to(device)
 
     inject(model, spec.plan, names, bank, router)
-    return UnifiedModel(spec, backbone, tokens, tasks)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from twofold import provenance
 from twofold.config import TrialConfig
@@ -13,7 +15,7 @@ from twofold.model.folder import manifest_sha256
 from twofold.model.unified import UnifiedModel
 from twofold.train.loop import LoopState
 from twofold.train.material import Material
-from twofold.train.stages import spans, trained
+from twofold.train.stages import spans
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Trained:
     member: Member
     model: UnifiedModel
     state: LoopState | None
+    learnt: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    """What its stages trained, by name; not all of it need be there still, where the member changed the model afterwards."""
 
 
 def facts_of(config: TrialConfig, parts: list[Trained], data: Material, seconds: float) -> dict[str, Any]:
@@ -68,7 +72,7 @@ def steps_of(config: TrialConfig, part: Trained, tasks: Sequence[str]) -> int:
 
 def count_parameters(parts: list[Trained]) -> dict[str, Any]:
     """`total` in memory, `trainable` in any stage, and `active`: task → those of them that the task's passes use."""
-    learnt = [(part, {id(p): p for p in trained(part.model, part.member).values()}) for part in parts]
+    learnt = [(part, {id(p): p for p in part.learnt.values()}) for part in parts]
     active = {}
     for part, own in learnt:
         for task in part.member.serves:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from twofold.config import BackboneConfig, TrialConfig
+from twofold.data.mixing import ExampleSource
 from twofold.errors import ConfigError
-from twofold.methods import Member
+from twofold.methods import Batches, Member
 from twofold.model import folder as folders
 from twofold.model.build import build_model
 from twofold.model.grow import Growth
@@ -69,12 +70,25 @@ def task_options(config: TrialConfig, member: Member, options: Options) -> dict[
     return {task: {**options.get(task, {}), **member.options.get(task, {}), **config.tasks[task].options} for task in own}
 
 
-def first_model(config: TrialConfig, member: Member, options: Options, device: torch.device) -> UnifiedModel:
+def first_model(config: TrialConfig, member: Member, options: Options, device: torch.device, batches: Batches) -> UnifiedModel:
     """A member's model before its first step. Raises ConfigError where the model that it starts from has no place for it."""
     if config.start is None:
-        return build_model(spec_of(config, member, options), device)
-    growth = Growth(member.plan, task_options(config, member, options), member.beside)
-    return folders.load(config.start, device, precision=config.backbone.precision, growth=growth)
+        model = build_model(spec_of(config, member, options), device)
+    else:
+        growth = Growth(member.plan, task_options(config, member, options), member.beside)
+        model = folders.load(config.start, device, precision=config.backbone.precision, growth=growth)
+    if member.before is not None:
+        member.before(model, batches)
+    return model
+
+
+def batches_of(config: TrialConfig, sources: Mapping[str, ExampleSource]) -> Batches:
+    """The batches of the training for what only looks at them: the same in every process, whatever their number."""
+
+    def batch(task: str, step: int) -> Sequence[Any]:
+        return sources[task].batch(task, step, config.tasks[task].batch, config.tasks[task].negatives, config.seed)
+
+    return batch
 
 
 def mining_model(config: TrialConfig, device: torch.device) -> UnifiedModel:
