@@ -14,7 +14,7 @@ from twofold.backbone.backbone import Backbone
 from twofold.backbone.load import head_rows, load_model
 from twofold.backbone.tokens import TextTokens, token_of
 from twofold.core.inject import inject
-from twofold.core.routing import Bank, Router
+from twofold.core.routing import Bank, Roster, Router
 from twofold.model.spec import ModelSpec
 from twofold.model.unified import UnifiedModel
 from twofold.tasks import HeadOf, build_task
@@ -54,7 +54,6 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any, head_of: HeadOf 
             torch.manual_seed(zlib.crc32(f"{spec.seed}/{name}".encode()))
             tasks[name] = build_task(name, options, backbone.width, head_of).to(backbone.device)
     names = tuple(spec.tasks)
-    roster = spec.plan.roster(names)
 
     def bank(d_in: int, d_out: int, ranks: Mapping[str, int], scales: Mapping[str, float], layer: str) -> Bank:
         built: Bank = plugins.build_plugin(
@@ -62,7 +61,7 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any, head_of: HeadOf 
         )
         return built.to(backbone.device)
 
-    def router(d_in: int, key: str) -> Router:
+    def router(d_in: int, key: str, roster: Roster) -> Router:
         built: Router = plugins.build_plugin(
             "routers", spec.plan.router, spec.plan.router_options, d_in=d_in, roster=roster, tasks=names, seed=spec.seed, key=key
         )
