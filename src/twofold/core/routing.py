@@ -34,7 +34,7 @@ class Routing(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What a router says of one pass; see `Routing`."""
+    """What a router says of one pass; fields as in `Routing`."""
 
     weight: Tensor
     level: str
@@ -117,9 +117,9 @@ class Batch:
         The record holds real tokens only, in the order of a packed stream, also where the input is padded.
         """
         weight, level, score = self.once(key, lambda: Decision(*decide()))
-        kept = [self._real(each) if level == "token" and each is not None else each for each in (weight, score)]
+        kept = self._real if level == "token" else lambda each: each
         states = self._real(z) if z is not None and torch.is_grad_enabled() else None
-        self.routings[layer] = Routing(layer, experts, self.tasks, kept[0], level, kept[1], states)
+        self.routings[layer] = Routing(layer, experts, self.tasks, kept(weight), level, None if score is None else kept(score), states)
         return self.spread(weight, level)
 
     def _real(self, x: Tensor) -> Tensor:
@@ -168,12 +168,8 @@ class Router(nn.Module, ABC):
     """Says how much each expert counts."""
 
     @abstractmethod
-    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:
-        """x: the layer's input, z: the experts' low-rank states (…, R) → (weight, level), in fp32; see `Routing`."""
-
-    def decide(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> Decision:
-        """What the layer asks for: `forward`, and besides, for losses, the scores that the weights were made from if there are any."""
-        return Decision(*self(x, z, batch, experts))
+    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str] | Decision:
+        """x: the layer's input, z: the experts' low-rank states (…, R) → (weight, level) in fp32, and scores if a loss may want them."""
 
     def constant(self, task: str, experts: tuple[str, ...]) -> Tensor | None:  # noqa: ARG002
         """(E,) weights where they depend on nothing but the task, so that they fold; None, as here, where they look at the input."""

@@ -49,10 +49,7 @@ class ScoredRouter(Router):
         pairs = [f"{task}>{name}" for task, names in roster.sees.items() for name in names if task_input]
         self.bias = nn.ParameterDict({name: torch.zeros(1) for name in (*roster.experts, *pairs)})
 
-    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:
-        return self.decide(x, z, batch, experts)[:2]
-
-    def decide(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> Decision:  # noqa: ARG002
+    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> Decision:  # noqa: ARG002
         score = self.score(x, batch, experts)
         return Decision(self.activate(score, self.roster.mask(batch, experts, self.level)), self.level, score)
 

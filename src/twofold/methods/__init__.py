@@ -50,7 +50,7 @@ class Companion:
         return self.stage.combine(list(gradients.values()))
 
     def after_step(self, done: int, again: Callable[[], Mapping[str, float]]) -> None:
-        """After `done` steps of the stage. `again()` gives the tasks' losses on the same batches at the new weights: a further forward pass."""
+        """After `done` steps of the stage. `again()`: the losses on the same batches at the new weights, by a further forward pass."""
 
 
 MakeCompanion = Callable[["Stage", nn.Module, int, Total], Companion]

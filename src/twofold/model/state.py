@@ -38,10 +38,10 @@ def load_state(model: UnifiedModel, state: Mapping[str, Tensor]) -> None:
         if part not in parts:
             raise ValueError(f"unknown tensor {name!r}: names begin with {', '.join(parts)}")
         parts[part][rest] = tensor
-    own, saved = (owners(names) for names in (mixture_parameters(model.backbone.model), parts["mixture"]))
-    if strangers := sorted(saved - own):
-        raise ValueError(f"unknown expert {strangers[0]!r} in the weights: this model's experts are {sorted(own)}")
-    if parts["mixture"] and (missing := sorted(own - saved)):
+    there, saved = (owners(names) for names in (mixture_parameters(model.backbone.model), parts["mixture"]))
+    if strangers := sorted(saved - there):
+        raise ValueError(f"unknown expert {strangers[0]!r} in the weights: this model's experts are {sorted(there)}")
+    if parts["mixture"] and (missing := sorted(there - saved)):
         raise ValueError(f"the weights have no expert {missing[0]!r}: they hold {sorted(saved)}")
     load_mixture(model.backbone.model, parts["mixture"])
     for what, own in (("buffer", mixture_buffers(model)), ("head", model.tasks.state_dict())):

@@ -16,10 +16,7 @@ class TopKRouter(Router):
         super().__init__()
         self.scored, self.k = scored, k
 
-    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:
-        return self.decide(x, z, batch, experts)[:2]
-
-    def decide(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> Decision:  # noqa: ARG002
+    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> Decision:  # noqa: ARG002
         score = self.scored.score(x, batch, experts)
         seen = self.scored.roster.mask(batch, experts, self.scored.level)
         ranked = score if seen is None else score.masked_fill(~seen, float("-inf"))

@@ -29,7 +29,7 @@ def write_state(
     optimiser: Mapping[str, Tensor],
     state: LoopState,
     must_match: Mapping[str, Any],
-    companion: Mapping[str, Tensor] = {},  # noqa: B006 (read only)
+    companion: Mapping[str, Tensor] = {},
 ) -> None:
     """Writes one generation's files into `folder`. `optimiser` is as `optimiser_tensors` gives it."""
     save_tensors(folder / WEIGHTS, weights)
