@@ -24,7 +24,7 @@ class Routed(Companion):
         ends = [sum(len(each.roster.experts) for each in layers[: i + 1]) for i in range(len(layers))]
         self.slots = {each.layer: slice(end - len(each.roster.experts), end) for each, end in zip(layers, ends, strict=True)}
         self.device = next(model.parameters()).device
-        self._sums = {task: self.zeros(1) for task in stage.tasks}
+        self._sums = {task: self.zeros(1) for task in stage.tasks}  # the last is their number
 
     def zeros(self, extra: int = 0) -> Tensor:
         """(F,) or longer."""
@@ -44,14 +44,15 @@ class Routed(Companion):
         def noted(routings: dict[str, Routing]) -> Tensor:
             with torch.no_grad():
                 for name, routing in routings.items():
-                    self._sums[task][self.slots[name]] += self.measure(routing).flatten(0, -2).mean(0)
-                self._sums[task][-1] += 1
+                    found = self.measure(routing).flatten(0, -2)
+                    self._sums[task][self.slots[name]] += found.sum(0)
+                self._sums[task][-1] += len(found)  # as many in every layer
             return self.loss(routings)
 
         return noted
 
     def shares(self) -> Tensor:
-        """(F,) means over the passes of each task of all processes, then over the tasks, since the last call."""
+        """(F,) means over the segments or tokens of each task of all processes, then over the tasks, since the last call."""
         whole = [self.total(total_F) for total_F in self._sums.values()]
         self._sums = {task: torch.zeros_like(total_F) for task, total_F in self._sums.items()}
         return torch.stack([total_F[:-1] / total_F[-1] for total_F in whole]).mean(0)
