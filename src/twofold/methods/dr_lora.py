@@ -91,7 +91,7 @@ def granted(active_E: Tensor, most_E: Tensor, need_E: Tensor, due: int, penalty:
     """The ranks when there are `due` in all: one by one to whom need / (ranks + 1)^penalty is largest and who has fewer than `most_E`."""
     grown_E = active_E.clone()
     while int(grown_E.sum()) < due:
-        saliency_E = need_E / (grown_E + 1) ** penalty
+        saliency_E = need_E / (grown_E + 1).to(need_E.dtype) ** penalty
         grown_E[saliency_E.masked_fill(grown_E >= most_E.to(grown_E.device), -1.0).argmax()] += 1
     return grown_E
 
