@@ -86,7 +86,7 @@ class Batch:
         self.length_S = torch.tensor(self.lengths, device=self.device)
         self.segment_T = torch.arange(len(self.lengths), device=self.device).repeat_interleave(self.length_S, output_size=sum(self.lengths))
         self.routings: dict[str, Routing] = {}
-        self._once: dict[str, Any] = {}
+        self.decided: dict[str, Any] = {}  # what `once` made
 
     def pool(self, x: Tensor) -> Tensor:
         """Mean over each segment's tokens: (1, T, D) or (S, L, D) → (S, D)."""
@@ -104,9 +104,9 @@ class Batch:
 
     def once(self, key: str, make: Callable[[], Made]) -> Made:
         """What is made once in a pass and then known to all layers."""
-        if key not in self._once:
-            self._once[key] = make()
-        found: Made = self._once[key]
+        if key not in self.decided:
+            self.decided[key] = make()
+        found: Made = self.decided[key]
         return found
 
     def route(
@@ -128,7 +128,7 @@ class Batch:
     def replay(self) -> Batch:
         """The batch as it stands now, for the recomputation of a checkpointed block: what the block itself decides is decided again."""
         twin = copy.copy(self)
-        twin.routings, twin._once = {}, dict(self._once)
+        twin.routings, twin.decided = {}, dict(self.decided)
         return twin
 
 
