@@ -22,6 +22,7 @@ from twofold.config import TrialConfig
 from twofold.data.sources import Dataset, open_dataset
 from twofold.evaluate.evaluation import Evaluation, Settings, evaluate
 from twofold.evaluate.significance import paired_delta
+from twofold.model.footprint import footprint
 from twofold.model.system import System
 from twofold.train.loop import Progress as Pace
 from twofold.train.trial import run_trial
@@ -68,10 +69,12 @@ def run_demo(folder: Path, *, console: Console, steps: int | None = None, datase
         systems[method] = _trained(method, count, folder, data, console)
         with console.status(f"measuring {method} on the test queries"):
             results[method] = evaluate(systems[method], data, "test", name=f"demo-{method}", method=method, settings=SETTINGS)
-    report = _report(results, systems["moe_lora"], time.monotonic() - begun)
+    model = trial_folder(folder, demo_config("moe_lora", STEPS if steps is None else steps)) / "model"
+    with console.status("measuring memory, in processes of their own"):
+        memory = {"one model": round(footprint(model), 1), "two models": round(footprint(model, apart=2), 1)}
+    report = _report(results, systems["moe_lora"], memory, time.monotonic() - begun)
     _show(console, report)
     _show_queries(console, data, systems)
-    model = trial_folder(folder, demo_config("moe_lora", STEPS if steps is None else steps)) / "model"
     console.print(f"\n{report['seconds']:.0f} seconds in all. What to type next:")
     hints = (
         (f'twofold rank {model} "remove a file" "def unlink(self): ..." "def open(path): ..."', "ask it"),
@@ -112,7 +115,7 @@ def _trained(method: str, steps: int, folder: Path, data: Dataset, console: Cons
     return system
 
 
-def _report(results: Mapping[str, Evaluation], system: System, seconds: float) -> dict[str, Any]:
+def _report(results: Mapping[str, Evaluation], system: System, memory: Mapping[str, float], seconds: float) -> dict[str, Any]:
     before, after = results["zero_shot"], results["moe_lora"]
     rows = {}
     for row in ROWS:
@@ -128,17 +131,10 @@ def _report(results: Mapping[str, Evaluation], system: System, seconds: float) -
         "bm25": after.rows["bm25"]["nDCG@10"],
         "oracle": after.rows["oracle"]["nDCG@10"],
         "rerank_weight": system.rerank_weight,
-        "memory_mb": memory_megabytes(system),
+        "memory_mb": dict(memory),
         "seconds": round(seconds, 1),
         "environment": after.environment,
     }
-
-
-def memory_megabytes(system: System) -> dict[str, float]:
-    """Megabytes: this model's weights, and those of two models of the same backbone."""
-    groups = system.embedder.groups()
-    size = {group: sum(p.numel() * p.element_size() for _, p in members) / 1e6 for group, members in groups.items()}
-    return {"one model": round(sum(size.values()), 1), "two models": round(2 * size["backbone"], 1)}
 
 
 def _show(console: Console, report: Mapping[str, Any]) -> None:
@@ -155,7 +151,7 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
     console.print(table)
     memory = report["memory_mb"]
     console.print(f"BM25 for comparison {report['bm25']:.3f}; the best that reranking could do {report['oracle']:.3f}.")
-    console.print(f"Weights: {memory['one model']} MB for both tasks, {memory['two models']} MB for two separate models.")
+    console.print(f"Memory, measured: {memory['one model']:.0f} MB for one model, {memory['two models']:.0f} MB for two.")
 
 
 def _show_queries(console: Console, data: Dataset, systems: Mapping[str, System]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor
 
 from tests.tiny import FAMILIES, PADDED_FAMILIES, add_experts, tiny_backbone, tiny_model, tiny_pack
+from tests.tiny_trial import LENGTHS as TRIAL_LENGTHS
+from tests.tiny_trial import stirred, write_backbone
 from twofold.backbone import packed
 from twofold.backbone.backbone import Backbone
 from twofold.core.inject import Expert, LayerPlan
+from twofold.model.build import build_model
+from twofold.model.spec import ModelSpec
 
 LENGTHS = (3, 40, 40, 9, 1, 60, 40)
 """Mixed, some equal, together longer than the models' 64 positions, and longer than any window."""
@@ -180,6 +185,23 @@ def test_tasks_follow_their_texts_into_the_stream() -> None:
     assert record.tasks == ("b", "a", "a") and record.weight.tolist() == [[0, 1], [1, 0], [1, 0]]
     with pytest.raises(ValueError, match="4 tasks for 3 texts"):
         backbone(pack, ["a"] * 4)
+
+
+@pytest.mark.parametrize("attention", ["packed", "padded"])
+def test_a_pass_without_a_task_is_the_bare_backbone(attention: str, tmp_path: Path) -> None:
+    write_backbone(tmp_path)
+    plan = LayerPlan((Expert("embedding", 2),), router="soft")
+    built = [
+        build_model(ModelSpec(str(tmp_path), {"retrieve": {}}, plan=own, attention=attention, **TRIAL_LENGTHS))
+        for own in (LayerPlan(), plan)
+    ]
+    bare, model = built[0], stirred(built[1]).eval()
+    pack = model.tokens.texts(["the lazy dog", "a", "fox"])
+    with torch.no_grad():
+        want, own, other = bare.backbone(pack, "retrieve")[0], *(model.backbone(pack, tasks) for tasks in ((), "retrieve"))
+    assert torch.equal(own[0], want)
+    assert own[1] == {}
+    assert not torch.allclose(other[0], want)
 
 
 def test_mixed_precision_stays_near_and_routes_in_fp32() -> None:

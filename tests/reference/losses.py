@@ -12,6 +12,15 @@ def dot(a: Vector, b: Vector) -> float:
     return math.fsum(x * y for x, y in zip(a, b, strict=True))
 
 
+def max_sim(query: Sequence[Vector], document: Sequence[Vector], weights: Sequence[float] | None = None) -> float:
+    """Mean over the query's tokens, by weight, of the largest cosine with any token of the document; 0 where one has no tokens."""
+    if not query or not document:
+        return 0.0
+    best = [max(dot(q, d) / math.sqrt(dot(q, q) * dot(d, d)) for d in document) for q in query]
+    weights = [1.0] * len(query) if weights is None else weights
+    return dot(best, weights) / math.fsum(weights)
+
+
 def info_nce(
     queries: Sequence[Vector],
     documents: Sequence[Vector],

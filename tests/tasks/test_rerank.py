@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,35 @@ def test_the_score_starts_as_the_cosine_of_both_parts(make_model: MakeModel) -> 
         assert score == pytest.approx(12.0 * float(F.cosine_similarity(query_D, document_D, dim=0)), abs=1e-4)
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_maxsim_equals_its_plain_form(make_model: MakeModel, fresh: bool) -> None:
+    """Every query token's best cosine among the document's tokens, in the joint pass, weighted; a part without tokens scores 0."""
+    model = make_model(rerank={"head": "maxsim", "scale": 12.0})
+    task = rerank(model)
+    assert task.log_scale is not None and task.term_D is not None
+    if fresh:
+        task.log_scale.data.fill_(12.0).log_()
+        task.term_D.data.zero_()
+    pairs = [*PAIRS, ("", "a fox"), ("a fox", "")]
+    for score, pair in zip(model.score(pairs), pairs, strict=True):
+        pack = model.tokens.pairs([pair])
+        with torch.no_grad():
+            hidden_TD, _ = model.backbone(pack, "rerank")
+        query, document = (hidden_TD[pack.part_T == part].tolist() for part in (1, 2))
+        weights = None if fresh else [2 / (1 + math.exp(-slow.dot(token, task.term_D.tolist()))) for token in query]
+        want = math.exp(task.log_scale.item()) * slow.max_sim(query, document, weights)
+        assert score == pytest.approx(want, abs=1e-4)
+
+
+def test_maxsim_alone_and_in_company(make_model: MakeModel) -> None:
+    """A pair's score does not depend on the pairs beside it, also where all of a batch's documents are empty."""
+    model = make_model(rerank={"head": "maxsim"})
+    pairs = [*PAIRS, ("dog", "")]
+    together = model.score(pairs)
+    assert together.tolist() == pytest.approx([float(model.score([pair])[0]) for pair in pairs], abs=1e-5)
+    assert step(model, tiny_examples(3))[1]["rerank.term_D"].abs().max() > 0
+
+
 def test_a_fresh_head_is_silent(make_model: MakeModel) -> None:
     fresh = {head: build(width=32, head=head) for head in ("cosine", "linear", "both")}
     parts = torch.randn(4, 32, generator=torch.Generator().manual_seed(0)), torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
@@ -87,17 +117,18 @@ def test_a_linear_head_sees_features_of_about_one() -> None:
     assert 0.1 < float(per_feature.mean()) < 2
 
 
+@pytest.mark.parametrize(("head", "own"), [("both", {"rerank.log_scale", "rerank.linear.weight"}), ("maxsim", {"rerank.term_D"})])
 @pytest.mark.parametrize("auxiliary", [None, spread])
 @pytest.mark.parametrize("budget", [1, 60])
-def test_chunks_do_not_change_loss_or_gradient(make_model: MakeModel, budget: int, auxiliary: Any) -> None:
+def test_chunks_do_not_change_loss_or_gradient(make_model: MakeModel, budget: int, auxiliary: Any, head: str, own: set[str]) -> None:
     examples = tiny_examples(5)
-    options = {"head": "both"}
+    options = {"head": head}
     whole, want = step(make_model(rerank=options), examples, token_budget=100_000, weight=0.3, auxiliary=auxiliary)
     chunked, got = step(make_model(rerank=options), examples, token_budget=budget, weight=0.3, auxiliary=auxiliary)
     assert (chunked.tokens, chunked.truncated) == (whole.tokens, whole.truncated)
     assert chunked.loss == pytest.approx(whole.loss, abs=1e-5)
     assert_close(got, want, 2e-6)
-    assert {"rerank.log_scale", "rerank.linear.weight"} <= got.keys()
+    assert own <= got.keys()
 
 
 def test_two_processes_add_up_to_one(make_model: MakeModel) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.reference import losses as slow
-from tests.tasks.conftest import MakeModel
-from tests.tiny_trial import assert_close, gradients, tiny_examples
+from tests.tasks.conftest import PLAN, MakeModel
+from tests.tiny_trial import assert_close, gradients, tiny_examples, tiny_unified
 from twofold.core.routing import Routing
 from twofold.errors import ConfigError
 from twofold.model.unified import UnifiedModel
@@ -40,7 +42,7 @@ def spread(routings: dict[str, Routing]) -> Tensor:
     return torch.stack([routing.weight.square().mean() for routing in routings.values()]).mean()
 
 
-@pytest.mark.parametrize("options", [{}, {"dims": [8, 32], "query_negatives": True, "document_negatives": True}])
+@pytest.mark.parametrize("options", [{}, {"dims": [8, 32], "query_negatives": True, "document_negatives": True}, {"keep": 2.0}])
 @pytest.mark.parametrize("auxiliary", [None, spread])
 def test_gradient_caching_is_exact(make_model: MakeModel, options: dict[str, Any], auxiliary: Any) -> None:
     examples = tiny_examples(6)
@@ -75,6 +77,28 @@ def test_the_loss_is_the_plain_one(make_model: MakeModel) -> None:
     want = slow.info_nce(query_ND.tolist(), document_MD.tolist(), [0, 3, 6], 0.05, 0.1)
     result, _ = step(model, examples)
     assert result.loss == pytest.approx(sum(want) / 3, abs=1e-4)
+
+
+def test_keep_is_the_mean_distance_from_the_bare_backbone(make_model: MakeModel, backbone_dir: Path) -> None:
+    """Of queries and of documents apart, so that many documents do not outweigh their query."""
+    examples = tiny_examples(3)
+    model, bare = make_model(retrieve={"keep": 4.0}), tiny_unified(backbone_dir)
+    texts = [example.query for example in examples], [text for example in examples for text in example.documents]
+    with torch.no_grad():
+        drifts = [
+            [1 - slow.dot(own, kept) for own, kept in zip(encoded(model)(side).tolist(), encoded(bare)(side).tolist(), strict=True)]
+            for side, encoded in zip(texts, (attrgetter("encode_queries"), attrgetter("encode_documents")), strict=True)
+        ]
+    want = 4 * sum(sum(side) / len(side) for side in drifts) / 2
+    assert want > 0.01
+    without, _ = step(make_model(), examples)
+    assert step(model, examples)[0].loss - without.loss == pytest.approx(want, abs=1e-4)
+
+
+def test_what_is_fresh_has_nothing_to_keep(backbone_dir: Path) -> None:
+    """A bank's B starts at zero: the model gives the backbone's own vectors, and its loss is InfoNCE alone."""
+    losses = [step(tiny_unified(backbone_dir, PLAN, retrieve=options), tiny_examples(3))[0].loss for options in ({}, {"keep": 50.0})]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 def test_judged_positives_are_no_negatives(make_model: MakeModel) -> None:
@@ -137,7 +161,7 @@ def together(
 def test_two_processes_add_up_to_one(make_model: MakeModel, cache_tokens: int) -> None:
     examples = tiny_examples(6)
     examples[4] = replace(examples[4], grades=(1.0, 0.0, 1.0))  # judged in the second process only
-    options = {"cache_tokens": cache_tokens, "query_negatives": True, "document_negatives": True}
+    options = {"cache_tokens": cache_tokens, "query_negatives": True, "document_negatives": True, "keep": 3.0}
     alone, want = step(make_model(retrieve=options), examples, weight=0.5, auxiliary=spread)
     (first, ours), (second, theirs) = together(
         lambda: make_model(retrieve=options), (examples[:3], examples[3:]), weight=0.5, auxiliary=spread
@@ -161,5 +185,7 @@ def test_options_are_checked() -> None:
         build(width=32, dims=[64])
     with pytest.raises(ValueError, match="temperature above 0"):
         build(width=32, temperature=0.0)
+    with pytest.raises(ValueError, match="keep -1"):
+        build(width=32, keep=-1.0)
     with pytest.raises(ConfigError, match="temperature"):
         build_plugin("tasks", "retrieve", {"temprature": 1.0}, width=32)

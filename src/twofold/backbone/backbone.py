@@ -89,12 +89,13 @@ class Backbone(nn.Module):
     def forward(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, dict[str, Routing]]:
         """Hidden states (T, D) of the stream and what every router decided, both in the stream's order.
 
-        `tasks`: one for all, or one per text in the caller's order. Raises ValueError for another number.
+        `tasks`: one for all, or one per text in the caller's order; none at all is a pass of the bare backbone, without any expert.
+        Raises ValueError for another number.
         """
         pack = pack.to(self.device)
-        if not isinstance(tasks, str) and len(tasks) != len(pack.order):
-            raise ValueError(f"{len(tasks)} tasks for {len(pack.order)} texts: give one name, or one per text")
-        sorted_tasks = tasks if isinstance(tasks, str) else [tasks[i] for i in pack.order]
+        if not isinstance(tasks, str) and len(tasks) not in (0, len(pack.order)):
+            raise ValueError(f"{len(tasks)} tasks for {len(pack.order)} texts: give one name, one per text, or none")
+        sorted_tasks = [tasks[i] for i in pack.order] if tasks and not isinstance(tasks, str) else tasks
         return self._run_packed(pack, sorted_tasks) if self.packed else self._run_padded(pack, sorted_tasks)
 
     def pool(self, hidden_TD: Tensor, pack: Pack, part: int | None = None, pooling: str | None = None) -> Tensor:
@@ -113,9 +114,7 @@ class Backbone(nn.Module):
             total = zeros.index_add(0, segment_T, hidden_TD.float() * weight_T[:, None])
             count = zeros.new_zeros(len(pack.lengths)).index_add(0, segment_T, weight_T.float())
             pooled = total / count.clamp_min(1)[:, None]
-        back = torch.empty(len(pack.order), dtype=torch.long, device=hidden_TD.device)
-        back[torch.tensor(pack.order, device=hidden_TD.device)] = torch.arange(len(pack.order), device=hidden_TD.device)
-        return pooled[back]
+        return pooled[pack.place_S.to(hidden_TD.device)]
 
     def gradient_checkpointing(self, on: bool) -> None:
         """Trades a second forward pass for memory; never re-entrant, and each recomputation sees the batch of its own pass."""

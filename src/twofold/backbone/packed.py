@@ -40,6 +40,11 @@ class Pack:
         """T."""
         return len(self.input_ids_T)
 
+    @property
+    def place_S(self) -> Tensor:
+        """Where each text of the caller's list lies in the stream: the reverse of `order`."""
+        return torch.tensor(self.order).argsort()
+
     def to(self, device: torch.device) -> Pack:
         """The same pack on another device."""
         ids_T, types_T, part_T = (tensor.to(device) for tensor in (self.input_ids_T, self.type_ids_T, self.part_T))

@@ -69,7 +69,7 @@ class Roster:
 
 
 class Batch:
-    """One pass: its task or tasks, where its segments lie, and what the routers decided so far.
+    """One pass: its task or tasks (none: the bare model), where its segments lie, and what the routers decided so far.
 
     `lengths`: tokens per segment. With `mask_SL`, True on real tokens, the input is padded; without it is one packed stream.
     """
@@ -78,8 +78,8 @@ class Batch:
         self, tasks: str | Sequence[str], lengths: Sequence[int], mask_SL: Tensor | None = None, device: torch.device | None = None
     ) -> None:
         names = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-        if len(names) not in (1, len(lengths)):
-            raise ValueError(f"{len(names)} tasks for {len(lengths)} segments: give one, or one per segment")
+        if len(names) not in (0, 1, len(lengths)):
+            raise ValueError(f"{len(names)} tasks for {len(lengths)} segments: give one, one per segment, or none")
         self.tasks = names[:1] if len(set(names)) == 1 else names
         self.lengths, self.mask_SL = tuple(lengths), mask_SL
         self.device = device if mask_SL is None else mask_SL.device

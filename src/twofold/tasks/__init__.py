@@ -137,7 +137,7 @@ class Task(nn.Module, ABC, Generic[Sample]):
 def run_chunks(
     encoder: Encoder,
     pack: Pack,
-    task: str,
+    task: str | tuple[()],
     token_budget: int,
     head: Callable[[Tensor, Pack], Tensor],
     auxiliary: RoutingLoss | None = None,

@@ -1,10 +1,12 @@
 """Reranking: a true cross-encoder reads query and document together and gives the pair one score.
 
-The score starts warm: the cosine of the pair's query part and document part inside the joint pass, times a learned scale;
-a learned head on both parts adds to it. A cold linear head on a retrieval-tuned encoder would learn very slowly. A decoder that was
-asked a question answers it instead (head "yes_no"): how much more its last state speaks for yes than for no, as in Qwen3-Reranker
-(arXiv 2506.05176); the direction starts at the language model's own and is then learned.
-Shapes: P pairs, L documents of one query's list, D features.
+The score starts warm. Head "maxsim": inside the joint pass every query token looks for the document token nearest to it, and the
+score is the mean of those cosines over the query's tokens, each with a learned weight that starts at 1, times a learned scale (the
+late interaction of ColBERT, Khattab and Zaharia 2020, arXiv 2004.12832, but of states that have seen each other). Head "cosine"
+compares the means of both parts instead, and a learned head on both adds to it. A cold linear head on a retrieval-tuned encoder would
+learn very slowly. A decoder that was asked a question answers it instead (head "yes_no"): how much more its last state speaks for
+yes than for no, as in Qwen3-Reranker (arXiv 2506.05176); the direction starts at the language model's own and is then learned.
+Shapes: P pairs, L documents of one query's list, Q and K tokens of a query and a document, D features.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from twofold import losses
 from twofold.backbone.packed import Pack
@@ -24,24 +27,26 @@ from twofold.tasks import Encoder, HeadOf, RoutingLoss, StepContext, StepResult,
 
 ListLoss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: dict[str, ListLoss] = {"softmax": losses.listwise_softmax, "ranknet": losses.ranknet, "bce": losses.pointwise_bce}
+HEADS = ("maxsim", "cosine", "linear", "both", "yes_no")
 TEACHER_LOSSES: dict[str, ListLoss] = {"margin_mse": losses.margin_mse, "kl": losses.listwise_kl}
 
 
 class RerankTask(Task[Example]):
-    """`head` is "cosine", "linear" (of both parts' features) or "both", their sum; or "yes_no", which starts at `answer_D`."""
+    """`head` is "maxsim", "cosine", "linear" (of both parts' features) or "both", the last two's sum; or "yes_no", from `answer_D`."""
 
     def __init__(
         self, name: str, width: int, *, head: str, loss: str, scale: float, teacher_weight: float, answer_D: Tensor | None = None
     ) -> None:
         super().__init__(name)
-        if head not in ("cosine", "linear", "both", "yes_no"):
-            raise ValueError(f"rerank head {head!r}: use 'cosine', 'linear', 'both' or 'yes_no'")
+        if head not in HEADS:
+            raise ValueError(f"rerank head {head!r}: use one of {', '.join(HEADS)}")
         if loss not in {*LOSSES, *TEACHER_LOSSES}:
             raise ValueError(f"rerank loss {loss!r}: use one of {sorted({*LOSSES, *TEACHER_LOSSES})}")
         if scale <= 0:
             raise ValueError(f"rerank scale {scale}: what the cosine is multiplied by is above 0")
         self.head, self.loss_name, self.teacher_weight = head, loss, teacher_weight
-        self.log_scale = nn.Parameter(torch.tensor(scale).log()) if head in ("cosine", "both") else None
+        self.log_scale = nn.Parameter(torch.tensor(scale).log()) if head in ("maxsim", "cosine", "both") else None
+        self.term_D = nn.Parameter(torch.zeros(width)) if head == "maxsim" else None
         self.linear = nn.Linear(2 * width, 1, bias=False) if head in ("linear", "both") else None
         if self.linear is not None:  # zero: the learned part starts silent
             nn.init.zeros_(self.linear.weight)
@@ -74,6 +79,17 @@ class RerankTask(Task[Example]):
             score_P = score_P + F.linear(features, self.linear.weight.float()).squeeze(-1)
         return score_P if self.bias is None else score_P + self.bias.float()
 
+    def score_tokens(self, hidden_TD: Tensor, pack: Pack) -> Tensor:
+        """(P,) raw scores from the token states of a stream of pairs, in the caller's order; 0 before the bias where a part is empty."""
+        assert self.log_scale is not None and self.term_D is not None
+        (query_PQD, real_PQ), (document_PKD, real_PK) = (part_rows(hidden_TD.float(), pack, part) for part in (1, 2))
+        near_PQK = F.normalize(query_PQD, dim=-1) @ F.normalize(document_PKD, dim=-1).transpose(1, 2)
+        best_PQ = near_PQK.masked_fill(~real_PK[:, None], -1.0).amax(-1)
+        weight_PQ = 2 * torch.sigmoid(query_PQD @ self.term_D.float()) * (real_PQ & real_PK.any(1, keepdim=True))
+        score_P = self.log_scale.exp() * (best_PQ * weight_PQ).sum(1) / weight_PQ.sum(1).clamp_min(1e-6)
+        score_P = score_P[pack.place_S.to(score_P.device)]
+        return score_P if self.bias is None else score_P + self.bias.float()
+
     def score_answer(self, last_PD: Tensor) -> Tensor:
         """(P,) raw scores from the last hidden state of each pair: the logit of yes minus that of no, when fresh."""
         assert self.answer_D is not None
@@ -86,6 +102,8 @@ class RerankTask(Task[Example]):
         def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
             if self.answer_D is not None:
                 return self.score_answer(encoder.backbone.pool(hidden_TD, chunk, pooling="last"))
+            if self.head == "maxsim":
+                return self.score_tokens(hidden_TD, chunk)
             return self.score_hidden(encoder.backbone.pool(hidden_TD, chunk, part=1), encoder.backbone.pool(hidden_TD, chunk, part=2))
 
         return run_chunks(encoder, pack, self.name, token_budget, head, auxiliary)
@@ -124,19 +142,29 @@ class RerankTask(Task[Example]):
         return [[example for _, example in members] for _, members in itertools.groupby(pairs, key=lambda pair: pair[0])]
 
 
+def part_rows(hidden_TD: Tensor, pack: Pack, part: int) -> tuple[Tensor, Tensor]:
+    """States of every pair's query (part 1) or document (part 2) as padded rows (P, L, D) in the stream's order, and what is real."""
+    mine_T = pack.part_T.to(hidden_TD.device) == part
+    counts = [int(mine.sum()) for mine in mine_T.split(list(pack.lengths))]
+    rows_PLD = pad_sequence(list(hidden_TD[mine_T].split(counts)), batch_first=True)
+    rows_PLD = rows_PLD if rows_PLD.shape[1] else F.pad(rows_PLD, (0, 0, 0, 1))  # a maximum needs something to look at
+    real_PL = torch.arange(rows_PLD.shape[1], device=hidden_TD.device) < torch.tensor(counts, device=hidden_TD.device)[:, None]
+    return rows_PLD, real_PL
+
+
 def build(
     *,
     name: str = "rerank",
     width: int,
     head_of: HeadOf | None = None,
-    head: str = "cosine",
+    head: str = "maxsim",
     loss: str = "softmax",
     scale: float = 20.0,
     teacher_weight: float = 0.0,
     yes: str = "yes",
     no: str = "no",
 ) -> RerankTask:
-    """`head`: cosine, linear, both or yes_no; `loss`: softmax, ranknet, bce (by grades), margin_mse, kl (by teacher scores);
+    """`head`: maxsim, cosine, linear, both or yes_no; `loss`: softmax, ranknet, bce (by grades), margin_mse, kl (by teacher scores);
     `scale`: what the cosine is multiplied by at the start; `teacher_weight`: adds that much of the KL to a teacher; `yes`, `no`: the
     words, one token each, whose logits the score of a fresh yes_no is the difference of."""
     answer_D = None

@@ -1,5 +1,9 @@
 """Dense retrieval: a text becomes one unit vector; queries and their documents come close (InfoNCE, hard and in-batch negatives).
 
+A retrieval-tuned backbone knows more than a small training set can teach, and forgets it quickly. With `keep` above 0 every vector is
+also held near the one that the backbone gives without its experts (its cosine is added to the loss): an embedder that has learnt
+without losing what it was good at, as in learning without forgetting (Li and Hoiem 2016, arXiv 1606.09282) on the vectors themselves.
+
 Shapes: N queries, M documents of the batch, D features.
 """
 
@@ -7,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +22,10 @@ from twofold.backbone.packed import Pack, split
 from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
 from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, World, run_chunks
+
+Value = TypeVar("Value")
+Sides = tuple[Value, Value]
+"""Of the queries and of the documents of a batch."""
 
 
 class RetrieveTask(Task[Example]):
@@ -32,8 +41,10 @@ class RetrieveTask(Task[Example]):
         query_negatives: bool,
         document_negatives: bool,
         cache_tokens: int,
+        keep: float,
     ) -> None:
         super().__init__(name)
+        self.keep = keep
         self.temperature, self.margin, self.dims = temperature, margin, dims
         self.query_negatives, self.document_negatives, self.cache_tokens = query_negatives, document_negatives, cache_tokens
 
@@ -51,14 +62,17 @@ class RetrieveTask(Task[Example]):
         return found
 
     def vectors(
-        self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None
+        self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None, task: str | tuple[()] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Unit vectors (S, D) in fp32 in the caller's order, and the auxiliary loss of the passes if there is one."""
+        """Unit vectors (S, D) in fp32 in the caller's order, and the auxiliary loss of the passes if there is one.
+
+        `task` instead of this one; () is the backbone without experts.
+        """
 
         def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
             return F.normalize(encoder.backbone.pool(hidden_TD, chunk), dim=-1)
 
-        return run_chunks(encoder, pack, self.name, token_budget, head, auxiliary)
+        return run_chunks(encoder, pack, self.name if task is None else task, token_budget, head, auxiliary)
 
     def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
         """Queries and documents in one batch; beyond `cache_tokens` tokens the gradients of the vectors are cached
@@ -67,24 +81,25 @@ class RetrieveTask(Task[Example]):
         queries = tokens.texts([example.query for example in examples], "query")
         documents = tokens.texts([text for example in examples for text in example.documents], "document")
         size = queries.tokens + documents.tokens
+        bare = self._bare(context, queries, documents) if self.keep else None
         step = self._step_direct if size <= self.cache_tokens else self._step_cached
-        loss = step((queries, documents), examples, context)
+        loss = step((queries, documents), examples, context, bare)
         return StepResult(float(loss.detach()), size, queries.truncated + documents.truncated)
 
-    def _step_direct(self, packs: tuple[Pack, Pack], examples: Sequence[Example], context: StepContext) -> Tensor:
+    def _step_direct(self, packs: Sides[Pack], examples: Sequence[Example], context: StepContext, bare: Sides[Tensor] | None) -> Tensor:
         (query_ND, extra), (document_MD, more) = (
             self.vectors(context.encoder, pack, context.token_budget, context.auxiliary) for pack in packs
         )
-        loss = self.loss(query_ND, document_MD, examples, context.world)
+        loss = self.loss(query_ND, document_MD, examples, context.world, bare)
         total = loss * context.weight
         context.backward(total if extra is None or more is None else total + (extra + more) / context.world.size)
         return loss
 
-    def _step_cached(self, packs: tuple[Pack, Pack], examples: Sequence[Example], context: StepContext) -> Tensor:
+    def _step_cached(self, packs: Sides[Pack], examples: Sequence[Example], context: StepContext, bare: Sides[Tensor] | None) -> Tensor:
         with torch.no_grad():
             query_ND, document_MD = (self.vectors(context.encoder, pack, context.token_budget)[0] for pack in packs)
         leaves = [query_ND.requires_grad_(), document_MD.requires_grad_()]
-        loss = self.loss(query_ND, document_MD, examples, context.world)
+        loss = self.loss(query_ND, document_MD, examples, context.world, bare)
         gradients = torch.autograd.grad(loss * context.weight, leaves)
         for pack, gradient_SD in zip(packs, gradients, strict=True):
             for chunk, at in split(pack, context.token_budget):
@@ -94,10 +109,19 @@ class RetrieveTask(Task[Example]):
                 context.backward(surrogate if extra is None else surrogate + extra * share)
         return loss
 
-    def loss(self, query_ND: Tensor, document_MD: Tensor, examples: Sequence[Example], world: World) -> Tensor:
+    @torch.no_grad()
+    def _bare(self, context: StepContext, *packs: Pack) -> Sides[Tensor]:
+        """The unit vectors that the backbone gives without experts, of queries and documents."""
+        query_ND, document_MD = (self.vectors(context.encoder, pack, context.token_budget, task=())[0] for pack in packs)
+        return query_ND, document_MD
+
+    def loss(
+        self, query_ND: Tensor, document_MD: Tensor, examples: Sequence[Example], world: World, bare: Sides[Tensor] | None = None
+    ) -> Tensor:
         """The mean loss over all queries of all processes, of which only this process's own vectors carry a gradient.
 
-        Every process computes the whole of it, so their gradients are to be summed, not averaged.
+        `bare`: the same texts' vectors without experts, for `keep`. Every process computes the whole of it, so their gradients
+        are to be summed, not averaged.
         """
         query_ND, document_MD, positive_N, relevant_NM = _gathered(query_ND, document_MD, examples, world)
         views = losses.matryoshka(query_ND, document_MD, self.dims) if self.dims else [(query_ND, document_MD)]
@@ -114,7 +138,11 @@ class RetrieveTask(Task[Example]):
             ).mean()
             for query, document in views
         ]
-        return torch.stack(parts).mean()
+        loss = torch.stack(parts).mean()
+        if bare is None:
+            return loss
+        drifts = [1 - (own * world.gather(kept)).sum(-1).mean() for own, kept in zip((query_ND, document_MD), bare, strict=True)]
+        return loss + self.keep * torch.stack(drifts).mean()
 
 
 def _gathered(query_ND: Tensor, document_MD: Tensor, examples: Sequence[Example], world: World) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -158,10 +186,14 @@ def build(
     query_negatives: bool = False,
     document_negatives: bool = False,
     cache_tokens: int = 16384,
+    keep: float = 0.0,
 ) -> RetrieveTask:
     """`temperature` of InfoNCE; `margin` of the false-negative mask (negative: none); `dims`: Matryoshka sizes;
-    `query_negatives`, `document_negatives`: Qwen3-Embedding's further negatives; `cache_tokens`: gradient caching above.
-    Raises ValueError for a temperature that is not positive and sizes that vectors of `width` features do not have."""
+    `query_negatives`, `document_negatives`: Qwen3-Embedding's further negatives; `cache_tokens`: gradient caching above;
+    `keep`: how much it costs to leave the backbone's own vectors. Raises ValueError for a temperature that is not positive, a
+    `keep` below 0 and sizes that vectors of `width` features do not have."""
+    if keep < 0:
+        raise ValueError(f"retrieve: keep {keep}; use 0 or more")
     if temperature <= 0 or not all(0 < size <= width for size in dims):
         raise ValueError(f"retrieve: temperature {temperature}, dims {list(dims)}; use a temperature above 0 and dims from 1 to {width}")
     return RetrieveTask(
@@ -172,4 +204,5 @@ def build(
         query_negatives=query_negatives,
         document_negatives=document_negatives,
         cache_tokens=cache_tokens,
+        keep=keep,
     )
