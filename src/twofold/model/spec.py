@@ -28,7 +28,7 @@ class ModelSpec:
     """What the experts, routers and heads start from."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON. An expert without `depths` does not mention them, so that what was saved before them keeps its fingerprint."""
+        """Plain data, for JSON. An expert without `depths` does not mention them: what was saved before them keeps its fingerprint."""
         plain = asdict(self)
         for expert in plain["plan"]["experts"]:
             if not expert["depths"]:
