@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.reference import losses as slow
+from tests.reference import methods
 from twofold import losses
 
 LISTS = st.integers(2, 6).flatmap(
@@ -113,6 +114,30 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
     (losses.margin_mse(score_L, teacher_L) + losses.listwise_kl(score_L, teacher_L)).backward()
     assert score_L.grad is not None
     assert score_L.grad.abs().max() < 1e-6
+
+
+def test_the_switch_balance_is_the_plain_sum_and_only_probabilities_learn() -> None:
+    probability_TE = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]], requires_grad=True)
+    share_E = torch.tensor([0.5, 0.25, 0.25], requires_grad=True)
+    got = losses.switch_balance(share_E, probability_TE.mean(0))
+    assert got.item() == pytest.approx(methods.switch_balance([[0, 1], [0, 2]], probability_TE.tolist()))
+    got.backward()
+    assert share_E.grad is None and probability_TE.grad is not None
+    assert losses.switch_balance(torch.full((3,), 1 / 3), torch.tensor([0.9, 0.1, 0.0])).item() == pytest.approx(1)
+
+
+@given(st.lists(st.floats(0.1, 5), min_size=2, max_size=6))
+def test_the_squared_variation_knows_no_size(values: list[float]) -> None:
+    got = losses.squared_variation(torch.tensor(values, dtype=torch.float64)).item()
+    assert got == pytest.approx(methods.variance(values) / (sum(values) / len(values)) ** 2, abs=1e-9)
+    assert losses.squared_variation(torch.tensor(values, dtype=torch.float64) * 7).item() == pytest.approx(got, abs=1e-9)
+    assert losses.squared_variation(torch.ones(3)).item() == 0
+
+
+@pytest.mark.parametrize(("mean", "var", "other", "other_var"), [(0.0, 1.0, 0.0, 1.0), (1.0, 0.5, -0.5, 2.0), (0.2, 3.0, 0.3, 0.1)])
+def test_the_gaussian_divergence_is_its_integral(mean: float, var: float, other: float, other_var: float) -> None:
+    got = losses.gaussian_kl(*(torch.tensor([value], dtype=torch.float64) for value in (mean, var, other, other_var)))
+    assert got.item() == pytest.approx(methods.symmetric_kl(mean, var, other, other_var), rel=1e-4, abs=1e-6)
 
 
 def test_lists_without_a_target_say_so() -> None:

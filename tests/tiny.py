@@ -20,7 +20,7 @@ from twofold.backbone.backbone import Backbone
 from twofold.backbone.load import extras, without_dropout
 from twofold.backbone.packed import Pack, make_pack
 from twofold.core.inject import LayerPlan, inject, mixtures
-from twofold.core.routing import Bank, Router
+from twofold.core.routing import Bank, Roster, Router
 
 VOCABULARY = 120
 WINDOW = 5
@@ -95,14 +95,13 @@ def add_experts(
 ) -> None:
     """Freezes `model`, injects the plan and, unless `noise` is 0, moves every B off zero, the same for an expert in whatever plan."""
     model.requires_grad_(False)
-    roster = plan.roster(tasks)
 
     def bank(d_in: int, d_out: int, ranks: Mapping[str, int], scales: Mapping[str, float], layer: str) -> Bank:
         given = {"d_in": d_in, "d_out": d_out, "ranks": ranks, "scales": scales, "layer": layer, "seed": seed}
         built: Bank = plugins.build_plugin("banks", plan.bank, plan.bank_options, **given)
         return built
 
-    def router(d_in: int, key: str, bank: Bank) -> Router:
+    def router(d_in: int, key: str, roster: Roster, bank: Bank) -> Router:
         given = {"d_in": d_in, "roster": roster, "tasks": tasks, "seed": seed, "key": key, "bank": bank}
         built: Router = plugins.build_plugin("routers", plan.router, plan.router_options, **given)
         return built

@@ -99,3 +99,21 @@ def margin_mse(score_L: Tensor, teacher_L: Tensor) -> Tensor:
 def listwise_kl(score_L: Tensor, teacher_L: Tensor, temperature: float = 1.0) -> Tensor:
     """KL divergence from the student's softmax over the list to the teacher's, whose scores are divided by `temperature`."""
     return F.kl_div(score_L.log_softmax(0), (teacher_L / temperature).softmax(0), reduction="sum")
+
+
+def switch_balance(share_E: Tensor, probability_E: Tensor) -> Tensor:
+    """E · Σ share · probability: how large a part of the choices each expert got, and its mean probability (Fedus et al. 2022,
+    arXiv 2101.03961). 1 where either is uniform; only the probabilities carry a gradient, which pushes down what is chosen most."""
+    return len(share_E) * (share_E.detach() * probability_E).sum()
+
+
+def squared_variation(importance_E: Tensor) -> Tensor:
+    """Variance over squared mean (Shazeer et al. 2017, arXiv 1701.06538): 0 where all are equal, whatever their size."""
+    return importance_E.var() / importance_E.mean().square().clamp_min(1e-10)
+
+
+def gaussian_kl(mean_F: Tensor, variance_F: Tensor, other_F: Tensor, other_variance_F: Tensor, floor: float = 1e-6) -> Tensor:
+    """(F,) symmetric KL divergence, KL(p‖q) + KL(q‖p), of two Gaussians per feature; variances count as at least `floor`."""
+    a_F, b_F = variance_F.clamp_min(floor), other_variance_F.clamp_min(floor)
+    square_F = (mean_F - other_F).square()
+    return ((a_F + square_F) / b_F + (b_F + square_F) / a_F) / 2 - 1

@@ -56,7 +56,7 @@ def visible(z: Tensor, experts: tuple[str, ...]) -> Tensor:
 def tokenwise(router: Router, batch: Batch, x: Tensor, z: Tensor) -> Tensor:
     """(tokens, E) over all experts of the roster, whatever the router's level."""
     experts = ROSTER.visible(batch.tasks)
-    weight, level = router(x, visible(z, experts), batch, experts)
+    weight, level, *_ = router(x, visible(z, experts), batch, experts)
     spread = batch.spread(weight, level).expand(*x.shape[:-1], len(experts)).flatten(0, -2)
     full = spread.new_zeros(len(spread), len(EXPERTS))
     full[:, [EXPERTS.index(name) for name in experts]] = spread
@@ -67,7 +67,7 @@ def tokenwise(router: Router, batch: Batch, x: Tensor, z: Tensor) -> Tensor:
 def test_weights_have_their_shape_and_are_finite_and_not_negative(router: Router, task: str | tuple[str, ...]) -> None:
     batch, (x, z) = Batch(task, LENGTHS), stream()
     experts = ROSTER.visible(batch.tasks)
-    weight, level = router(x, visible(z, experts), batch, experts)
+    weight, level, *_ = router(x, visible(z, experts), batch, experts)
     assert weight.shape == {"task": (1, len(experts)), "sequence": (3, len(experts)), "token": (1, 9, len(experts))}[level]
     assert weight.dtype == torch.float32 and weight.isfinite().all() and (weight >= 0).all()
     assert (weight.sum(-1) > 0).all()
@@ -128,7 +128,7 @@ def test_a_constant_is_what_forward_gives(router: Router) -> None:
         assert weight_E.shape == (len(names),)
         for seed in (0, 1):
             torch.manual_seed(seed)
-            weight, level = router(torch.randn(1, 9, 8), torch.randn(1, 9, RANK * len(names)), Batch(task, LENGTHS), names)
+            weight, level, *_ = router(torch.randn(1, 9, 8), torch.randn(1, 9, RANK * len(names)), Batch(task, LENGTHS), names)
             assert level == "task" and torch.equal(weight[0], weight_E)
         wider = router.constant(task, EXPERTS)
         assert wider is not None and wider.shape == (3,)

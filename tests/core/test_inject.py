@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.tiny import add_experts, tiny_backbone, tiny_model, tiny_pack
 from twofold.backbone.backbone import Backbone
-from twofold.core.inject import Expert, LayerPlan, block_of, fold, mixtures, target_layers, unfold
+from twofold.core.inject import Expert, LayerPlan, block_of, fold, mixtures, ranks_of, target_layers, unfold
 
 TWO = LayerPlan(
     (Expert("left", 2), Expert("right", 3), Expert("both", 2)), sees={"retrieve": ("left", "both"), "rerank": ("right", "both")}
@@ -52,7 +52,16 @@ def test_targets_are_the_linear_layers_inside_blocks() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"name": "Big"}, {"name": ""}, {"name": "a.b"}, {"name": "x" * 65}, {"rank": 0}, {"rank": -1}, {"ranks": {"query": -1}}],
+    [
+        {"name": "Big"},
+        {"name": ""},
+        {"name": "a.b"},
+        {"name": "x" * 65},
+        {"rank": 0},
+        {"rank": -1},
+        {"ranks": {"query": -1}},
+        {"depths": (2, -1)},
+    ],
 )
 def test_an_expert_with_a_wrong_name_or_rank_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a name is up to 64 .* a rank 1 or more"):
@@ -71,7 +80,7 @@ def test_ranks_may_differ_by_layer_and_be_none() -> None:
     backbone = tiny_backbone(plan=plan)
     ranks = {layer.layer: dict(layer.bank.ranks) for layer in mixtures(backbone.model)}
     assert ranks["encoder.layer.0.attention.self.query"] == {"left": 2, "right": 1}
-    assert ranks["encoder.layer.1.output.dense"] == {"left": 0, "right": 3}
+    assert ranks["encoder.layer.1.output.dense"] == {"right": 3}  # what is not there is not routed to
     hidden_TD, _ = backbone(tiny_pack(LENGTHS), "retrieve")
     hidden_TD.sum().backward()
     assert hidden_TD.isfinite().all()
@@ -222,3 +231,42 @@ def test_two_threads_with_different_tasks_do_not_meet() -> None:
 def test_a_tasks_sides_are_in_the_roster() -> None:
     plan = LayerPlan((Expert("a", 1), Expert("b", 1)), {"retrieve/query": ("a",), "other/query": ("b",)})
     assert plan.roster(("retrieve",)).sees == {"retrieve": ("a", "b"), "retrieve/query": ("a",)}
+
+
+@pytest.mark.parametrize(
+    ("depths", "blocks", "want"),
+    [((2, 4), 4, [2, 2, 4, 4]), ((1, 2, 3), 2, [1, 2]), ((1, 2, 3, 4), 6, [1, 1, 2, 3, 3, 4]), ((), 3, [5, 5, 5]), ((0, 3), 2, [0, 3])],
+)
+def test_ranks_may_differ_by_depth_and_patterns_come_first(depths: tuple[int, ...], blocks: int, want: list[int]) -> None:
+    model = tiny_model(num_hidden_layers=blocks)
+    expert = Expert("e", 5, ranks={"query": 7}, depths=depths)
+    found = ranks_of(model, LayerPlan((expert,)), [f"encoder.layer.{i}.{part}" for i in range(blocks) for part in ("query", "key")])
+    assert [ranks["e"] for name, ranks in found.items() if name.endswith("key")] == want
+    assert {ranks["e"] for name, ranks in found.items() if name.endswith("query")} == {7}
+
+
+def test_depth_counts_blocks_without_targets_too() -> None:
+    model = tiny_model(num_hidden_layers=4)
+    add_experts(model, LayerPlan((Expert("e", 5, depths=(1, 2, 3, 4)),), targets=r"layer\.[23]\."))
+    assert {layer.bank.ranks["e"] for layer in mixtures(model)} == {3, 4}
+
+
+@pytest.mark.parametrize("scope", ["linear", "block"])
+def test_a_router_weighs_no_expert_that_is_not_there(scope: str) -> None:
+    """Weights sum to the number of experts that are there, and a layer without any stays the linear that it was."""
+    here = (Expert("left", 2, depths=(2, 0, 0)), Expert("right", 2, depths=(2, 2, 0)), Expert("both", 2, depths=(2, 2, 0)))
+    model = tiny_model(num_hidden_layers=3)
+    add_experts(model, LayerPlan(here, sees=TWO.sees, router="soft", scope=scope))
+    backbone = Backbone(model)
+    assert len(list(mixtures(model))) == 12
+    _, routings = backbone(tiny_pack(LENGTHS), "retrieve")
+    for name, routing in routings.items():
+        assert routing.experts == (("left", "both") if ".0." in name else ("both",))
+        torch.testing.assert_close(routing.weight.sum(-1), torch.full((4,), float(len(routing.experts))))
+    rosters = {layer.layer.split(".")[2]: layer.roster for layer in mixtures(model)}
+    assert rosters["1"].experts == ("right", "both") and rosters["1"].sees == {"retrieve": ("both",), "rerank": ("right", "both")}
+
+
+def test_an_expert_that_does_not_exist_is_still_named() -> None:
+    with pytest.raises(ValueError, match="names \\['lefft'\\]"):
+        add_experts(tiny_model(), LayerPlan((Expert("left", 2, depths=(2, 0)),), sees={"retrieve": ("lefft",)}))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tests.reference.loop import mixture
 from twofold import plugins
-from twofold.banks.lora import LoraBank, slices
+from twofold.banks._stacked import slices
+from twofold.banks.lora import LoraBank
 from twofold.core.layer import MixtureLinear
 from twofold.core.routing import Batch, Roster, Router, running
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twofold.core.routing import Batch, Roster, checkpoint_contexts, current, generator, running
+from twofold.core.routing import Batch, Decision, Roster, checkpoint_contexts, current, generator, running
 
 ROSTER = Roster(("a", "b", "c"), {"retrieve": ("b", "a"), "rerank": ("b", "c"), "nothing": ()})
 
@@ -59,6 +59,31 @@ def test_a_decision_is_made_once_per_key_and_recorded_for_every_layer() -> None:
     record = batch.routings["second"]
     assert (record.layer, record.experts, record.tasks, record.level) == ("second", ("a", "b"), ("retrieve",), "sequence")
     assert record.weight.shape == (2, 2)
+
+
+def test_what_is_made_once_is_known_to_later_layers_and_to_a_replay() -> None:
+    batch, made = Batch("retrieve", (1,)), []
+    assert [batch.once("donor", lambda: made.append(1) or 7) for _ in range(2)] == [7, 7]
+    assert batch.replay().once("donor", lambda: made.append(1) or 8) == 7
+    assert made == [1]
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_a_record_holds_real_tokens_in_the_order_of_the_stream(padding: bool) -> None:
+    """Losses on it must not count padding."""
+    lengths, weight_TE = (3, 1), torch.rand(4, 2)
+    rows, mask = padded(weight_TE, lengths)
+    batch = Batch("retrieve", lengths, mask) if padding else Batch("retrieve", lengths)
+    given = rows if padding else weight_TE[None]
+    assert batch.route("layer", "layer", ("a", "b"), lambda: Decision(given, "token", given * 2), z=given * 3) is given
+    record = batch.routings["layer"]
+    assert record.score is not None and record.z is not None
+    for kept, factor in ((record.weight, 1), (record.score, 2), (record.z, 3)):
+        assert torch.equal(kept, weight_TE[None] * factor)
+    with torch.no_grad():
+        batch.route("other", "other", ("a", "b"), lambda: (torch.ones(1, 2), "task"), z=given)
+    record = batch.routings["other"]
+    assert (record.weight.shape, record.score, record.z) == ((1, 2), None, None)
 
 
 def test_a_replay_knows_what_was_decided_before_and_forgets_what_comes_later() -> None:

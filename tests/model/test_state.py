@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.model.conftest import MakeModel
-from twofold.core.inject import mixtures
+from twofold.core.inject import Expert, LayerPlan, mixtures
+from twofold.model.build import build_model
 from twofold.model.state import backbone_state, fingerprint, load_state, mixture_buffers, state_of, unchanged
 
 
@@ -85,3 +88,17 @@ def test_the_fingerprint_stays_what_it_is(make_model: MakeModel) -> None:
     model.encode(["a dog"])
     model.tokens.tokenizer(["a dog", "a"], truncation=True, max_length=3, padding=True)
     assert fingerprint(model) == before == fingerprint(make_model("soft"))
+
+
+def test_what_experts_share_is_saved_and_missed(make_model: MakeModel) -> None:
+    """Also where no parameter is named after an expert."""
+    experts = tuple(Expert(f"{task}-{i}", 2) for task in ("retrieve", "rerank") for i in range(2))
+    sees = {task: tuple(e.name for e in experts if e.name.startswith(task)) for task in ("retrieve", "rerank")}
+    base = make_model("soft")
+    spec = replace(base.spec, plan=LayerPlan(experts, sees, bank="task_transform", router="task_gate"))
+    first, second = build_model(spec), build_model(replace(spec, seed=9))
+    assert not torch.equal(first.groups()["bank"][0][1], second.groups()["bank"][0][1])
+    load_state(second, state_of(first))
+    assert all(torch.equal(a, state_of(second)[name]) for name, a in state_of(first).items())
+    with pytest.raises(ValueError, match="the weights have no expert 'A'"):
+        load_state(second, {name: tensor for name, tensor in state_of(first).items() if not name.endswith("bank.A")})

@@ -50,3 +50,9 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded() -> None:
     with pytest.raises(ValueError, match="and [0-9]+ more"):
         load_mixture(model, {})
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_what_experts_share_is_a_group_of_its_own_unless_it_is_named_after_one() -> None:
+    plan = LayerPlan((Expert("left", 2), Expert("right", 2)), bank="shared_down", targets="query")
+    found = {name.rpartition("query.")[2]: group for name, (group, _) in mixture_parameters(tiny_backbone(plan=plan).model).items()}
+    assert found == {"bank.A": "bank", "bank.b.left": "expert:left", "bank.b.right": "expert:right"}

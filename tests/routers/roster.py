@@ -44,5 +44,5 @@ def weights(router: Router, task: str | tuple[str, ...] = "rerank", seed: int = 
     """(weight, level) for two segments of random tokens."""
     x = torch.randn(1, sum(LENGTHS), 8, generator=torch.Generator().manual_seed(seed))
     batch = Batch(task, LENGTHS)
-    weight, level = router(x, x, batch, ROSTER.visible(batch.tasks))
+    weight, level, *_ = router(x, x, batch, ROSTER.visible(batch.tasks))
     return weight, level

@@ -28,6 +28,13 @@ def test_a_task_learns_its_own_constants_only() -> None:
     assert {name for name, parameter in router.score.items() if parameter.grad is not None} == {"retrieve>a", "retrieve>b"}
 
 
+def test_scores_may_start_apart() -> None:
+    """For experts that would otherwise stay identical."""
+    assert not any(parameter.any() for parameter in build("task_gate").parameters())
+    values = [float(parameter.detach()) for parameter in build("task_gate", std=0.1).parameters()]
+    assert len(set(values)) == 5 and 0.02 < sum(abs(value) for value in values) / 5 < 0.3
+
+
 def test_a_wrong_activation_is_refused_when_it_is_built() -> None:
     with pytest.raises(ValueError, match="activation 'relu'"):
         build("task_gate", activation="relu")

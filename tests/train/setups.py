@@ -15,6 +15,7 @@ from twofold.methods import Member, Stage
 from twofold.model.build import build_model
 from twofold.records import Example
 from twofold.train.loop import Hooks, LoopState, Setup, StepReport
+from twofold.train.stages import Phase
 from twofold.train.start import spec_of
 from twofold.train.trial import method_of
 
@@ -57,11 +58,11 @@ class Notes:
     each: Callable[[LoopState], None] = lambda _: None
 
     def hooks(self) -> Hooks:
-        def after(state: LoopState, report: StepReport, _: torch.optim.Optimizer) -> None:
+        def after(state: LoopState, report: StepReport, _: Phase) -> None:
             self.reports.append(report)
             self.each(state)
 
-        return Hooks(after, lambda stage, _: self.resumed.append(stage.name), lambda state, _: self.saved.append(state.step))
+        return Hooks(after, lambda phase: self.resumed.append(phase.stage.name), lambda state, _: self.saved.append(state.step))
 
 
 def weights(setup: Setup, groups: Sequence[str] | None = None) -> Mapping[str, torch.Tensor]:

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny_trial import stirred
-from tests.train import pcgrad
 from tests.train.conftest import MakeConfig
 from tests.train.setups import Notes, Source, make_setup, weights, with_stages
 from twofold.errors import TrainingStopped
-from twofold.methods import Gradients
+from twofold.methods import Companion, Gradients, pcgrad
 from twofold.tasks.retrieve import RetrieveTask
 from twofold.train import loop
 from twofold.train.loop import LoopState, Progress, Setup, fit, sum_gradients
@@ -114,14 +113,14 @@ def test_a_stage_can_combine_gradients(make_config: MakeConfig, monkeypatch: pyt
         kept.append([{name: gradient.clone() for name, gradient in each.items()} for each in given])
         return pcgrad.combine(given)
 
-    setup = make_setup(make_config(method={"name": "tests.train.pcgrad"}, optim={"steps": 3}))
+    setup = make_setup(make_config(method={"name": "pcgrad"}, optim={"steps": 3}))
     stage = replace(setup.member.stages[0], combine=listening)
     start, notes = weights(setup), Notes()
     fit(replace(setup, member=with_stages(setup.member, stage)), LoopState(), notes.hooks())
     assert len(kept) == 3
     (retrieve, rerank), names = kept[0], {name for name, _ in setup.model.groups()["expert:shared"]}
     assert names == retrieve.keys()
-    assert rerank.keys() - names == {"rerank.log_scale"}
+    assert {name.partition(".")[0] for name in rerank.keys() - names} == {"rerank"}
     assert all(not torch.equal(start[name], weights(setup)[name]) for name in rerank)
 
 
@@ -130,7 +129,7 @@ def test_combining_by_a_sum_is_training_as_always(make_config: MakeConfig) -> No
         first, second = kept
         return {name: first[name] + gradient if name in first else gradient for name, gradient in second.items()}
 
-    config = make_config(method={"name": "tests.train.pcgrad"})
+    config = make_config(method={"name": "pcgrad"})
     results = []
     for combine in (None, added):
         setup = make_setup(config)
@@ -140,12 +139,39 @@ def test_combining_by_a_sum_is_training_as_always(make_config: MakeConfig) -> No
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
-def test_projected_gradients_agree_with_both_tasks() -> None:
-    first, second = {"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([-1.0, 1.0])}
-    both = pcgrad.combine([first, second])["w"]
-    assert float(both @ first["w"]) >= 0
-    assert float(both @ second["w"]) >= 0
-    assert torch.equal(pcgrad.combine([first, first])["w"], torch.tensor([2.0, 0.0]))
+def test_a_companion_goes_along_with_its_stage(make_config: MakeConfig) -> None:
+    """It is made when the stage begins, counts the stage's steps, sees every pass, losses and gradients, and can look again."""
+    heard: list[Any] = []
+
+    class Listening(Companion):
+        combines = True
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            heard.append((self.stage.name, self.steps))
+
+        def auxiliary(self, task: str) -> Any:
+            return lambda routings: (heard.append((task, len(routings))), torch.zeros(()))[1]
+
+        def combine(self, gradients: Any, losses: Any) -> dict[str, Tensor]:
+            heard.append((sorted(gradients), sorted(losses)))
+            return {name: gradient for each in gradients.values() for name, gradient in each.items()}
+
+        def after_step(self, done: int, again: Any) -> None:
+            heard.append((done, again()))
+
+    setup, notes = make_setup(make_config(optim={"steps": 4})), Notes()
+    first, second = (replace(setup.member.stages[0], name=name, companion=Listening) for name in ("first", "second"))
+    fit(replace(setup, member=with_stages(setup.member, first, second)), LoopState(), notes.hooks())
+    one_step = [("retrieve", 12), ("retrieve", 12), ("rerank", 12), (["rerank", "retrieve"], ["rerank", "retrieve"])]
+    assert [each for each in heard if not isinstance(each[1], dict)] == [
+        *(("first", 2), *one_step, *one_step),
+        *(("second", 2), *one_step, *one_step),
+    ]
+    looks = [each for each in heard if isinstance(each[1], dict)]
+    assert [done for done, _ in looks] == [1, 2, 1, 2]
+    assert all(losses.keys() == set(BOTH) for _, losses in looks)
+    assert [losses != report.loss for (_, losses), report in zip(looks, notes.reports, strict=True)] == [True] * 4
 
 
 def test_after_step_sees_every_step_and_may_change_the_model(make_config: MakeConfig) -> None:

@@ -14,7 +14,7 @@ from tests.train.children import Children, wait_for
 from tests.train.conftest import MakeConfig
 
 
-@pytest.mark.parametrize("method", ["specialists", "hard_lora", "moe_lora", "tests.train.pcgrad"])
+@pytest.mark.parametrize("method", ["specialists", "hard_lora", "moe_lora", "pcgrad", "famo", "smora", "dr_lora"])
 def test_two_processes_are_one_of_twice_the_batch(method: str, children: Children, make_config: MakeConfig, tmp_path: Path) -> None:
     """Gloo on the CPU. The reranking head takes no part in retrieval, nor one task's expert in the other task."""
     options = {"method": {"name": method}, "optim": {"steps": 3, "lr": 1e-3}}

@@ -84,6 +84,12 @@ def test_every_part_has_its_own_rate(make_config: MakeConfig) -> None:
     assert all(group["weight_decay"] == 0.5 for group in optimiser.param_groups)
 
 
+def test_what_experts_share_has_the_experts_rate(make_config: MakeConfig) -> None:
+    setup = make_setup(make_config(method={"name": "hydralora"}))
+    optimiser = make_optimiser(trainable(setup.model, setup.member.stages[0]), OptimConfig(lr=1e-3, lr_router=2e-3, lr_heads=2e-3))
+    assert set_rates(optimiser, 1.0)["bank"] == 1e-3
+
+
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_schedules_are_those_of_transformers(schedule: str) -> None:
     """From the end of the warm-up on; the warm-up itself begins at its first part instead of 0, so that no step is lost."""

@@ -1,72 +1,23 @@
-"""LoRA experts, stored apart and applied as one stacked pair of matrices (Hu et al. 2022, arXiv 2106.09685).
-
-Shapes: A_e (R_e, d_in), B_e (d_out, R_e), R = ΣR_e of the experts that the pass sees.
-"""
+"""LoRA experts, stored apart and applied as one stacked pair of matrices (Hu et al. 2022, arXiv 2106.09685)."""
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from twofold.core.routing import Bank, generator
+from twofold.banks._stacked import StackedBank, drawn_a
 
 
-class LoraBank(Bank):
+class LoraBank(StackedBank):
     """A from Kaiming's uniform, B zero, as in PEFT; every expert's start depends on the seed, the layer and its name only."""
 
     def __init__(self, d_in: int, d_out: int, ranks: Mapping[str, int], scales: Mapping[str, float], layer: str, seed: int) -> None:
-        super().__init__()
-        self.ranks, self.scales = dict(ranks), dict(scales)
-        self.a, self.b = nn.ParameterDict(), nn.ParameterDict()
-        bound = 1 / math.sqrt(d_in)  # Kaiming's uniform with a = √5
+        super().__init__(ranks, scales)
         for name, rank in ranks.items():
-            self.a[name] = nn.Parameter(torch.empty(rank, d_in).uniform_(-bound, bound, generator=generator(seed, layer, name)))
+            self.a[name] = drawn_a(rank, d_in, seed, layer, name)
             self.b[name] = nn.Parameter(torch.zeros(d_out, rank))
-        self._kept: dict[tuple[str, ...], tuple[object, Tensor, Tensor]] = {}
-
-    def down(self, x: Tensor, experts: tuple[str, ...]) -> Tensor:
-        a_RD, _ = self._stacked(experts)
-        return F.linear(x.to(a_RD.dtype), a_RD)
-
-    def up(self, y: Tensor, z: Tensor, weight: Tensor, experts: tuple[str, ...]) -> Tensor:
-        _, b_DR = self._stacked(experts)
-        gated = (z * self._per_rank(weight, experts).to(z.dtype)).flatten(0, -2).to(y.dtype)
-        with torch.autocast(y.device.type, enabled=False):  # in place: a second (T, d_out) output costs more than the product
-            return y.addmm_(gated, b_DR.to(y.dtype).t())
-
-    def delta(self, weight_E: Tensor, experts: tuple[str, ...]) -> Tensor:
-        a_RD, b_DR = self._stacked(experts)
-        return (b_DR.float() * self._per_rank(weight_E, experts)) @ a_RD.float()
-
-    def _per_rank(self, weight: Tensor, experts: tuple[str, ...]) -> Tensor:
-        """Weights over experts (…, E) → factors over ranks (…, R): the weight of the rank's expert times its scale."""
-        expert_R, scale_R = slices(tuple(self.ranks[name] for name in experts), tuple(self.scales[name] for name in experts), weight.device)
-        return weight.index_select(-1, expert_R) * scale_R
-
-    def _stacked(self, experts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """The experts' A and B side by side: made anew while they train, kept while nothing changes them."""
-        a, b = [self.a[name] for name in experts], [self.b[name] for name in experts]
-        if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in (*a, *b))):
-            self._kept.clear()  # a fused optimiser changes parameters without counting their versions up
-            return torch.cat(a), torch.cat(b, dim=1)
-        version = tuple((p.data_ptr(), p._version, p.dtype) for p in (*a, *b))
-        if experts not in self._kept or self._kept[experts][0] != version:
-            with torch.inference_mode(False), torch.no_grad():
-                self._kept[experts] = (version, torch.cat(a), torch.cat(b, dim=1))
-        return self._kept[experts][1:]
-
-
-@functools.cache
-def slices(ranks: tuple[int, ...], scales: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The expert and the scale of each of the R ranks; kept, so not as inference tensors, which no backward may save."""
-    with torch.inference_mode(False):
-        expert_R = torch.tensor([i for i, rank in enumerate(ranks) for _ in range(rank)], dtype=torch.long, device=device)
-        return expert_R, torch.tensor(scales, device=device)[expert_R]
 
 
 build = LoraBank

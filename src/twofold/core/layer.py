@@ -26,7 +26,7 @@ class MixtureLinear(nn.Module):
         experts = self.roster.visible(batch.tasks)
         if experts and self.folded is None:
             z = self.bank.down(x, experts)
-            weight = batch.route(self.key, self.layer, experts, lambda: self.router(x, z, batch, experts))
+            weight = batch.route(self.key, self.layer, experts, lambda: self.router(x, z, batch, experts), z)
             y = self.bank.up(y, z, weight, experts)
         return y.view(*x.shape[:-1], -1)
 

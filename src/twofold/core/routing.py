@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Made = TypeVar("Made")
 
 
 class Routing(NamedTuple):
@@ -25,8 +27,18 @@ class Routing(NamedTuple):
     layer: str
     experts: tuple[str, ...]
     tasks: tuple[str, ...]  # one task for all segments, or one per segment
-    weight: Tensor  # (1, E) where it depends on the task only, (S, E) per segment, or (…, E) per token of the input
+    weight: Tensor  # (1, E) where it depends on the task only, (S, E) per segment, or (1, T, E) per token
     level: str  # "task", "sequence" or "token"
+    score: Tensor | None = None  # what the weights were made from, in their shape, where the router scores
+    z: Tensor | None = None  # (1, T, R), the experts' low-rank states; only where gradients are kept
+
+
+class Decision(NamedTuple):
+    """What a router says of one pass; fields as in `Routing`."""
+
+    weight: Tensor
+    level: str
+    score: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Batch:
         self.length_S = torch.tensor(self.lengths, device=self.device)
         self.segment_T = torch.arange(len(self.lengths), device=self.device).repeat_interleave(self.length_S, output_size=sum(self.lengths))
         self.routings: dict[str, Routing] = {}
-        self.decided: dict[str, Any] = {}  # once per pass: (weight, level) by key, and what a router keeps for those of later layers
+        self.decided: dict[str, Any] = {}  # what `once` made, and what a router keeps for those of later layers
 
     def pool(self, x: Tensor) -> Tensor:
         """Mean over each segment's tokens: (1, T, D) or (S, L, D) → (S, D)."""
@@ -90,13 +102,28 @@ class Batch:
             return weight
         return weight.index_select(0, self.segment_T).unsqueeze(0) if self.mask_SL is None else weight.unsqueeze(1)
 
-    def route(self, key: str, layer: str, experts: tuple[str, ...], decide: Callable[[], tuple[Tensor, str]]) -> Tensor:
-        """The weight for `layer`, decided once per `key` (a layer, a block or the model), recorded, spread over tokens."""
+    def once(self, key: str, make: Callable[[], Made]) -> Made:
+        """What is made once in a pass and then known to all layers."""
         if key not in self.decided:
-            self.decided[key] = decide()
-        weight, level = self.decided[key]
-        self.routings[layer] = Routing(layer, experts, self.tasks, weight, level)
+            self.decided[key] = make()
+        found: Made = self.decided[key]
+        return found
+
+    def route(
+        self, key: str, layer: str, experts: tuple[str, ...], decide: Callable[[], tuple[Any, ...]], z: Tensor | None = None
+    ) -> Tensor:
+        """The weight for `layer`, decided once per `key` (a layer, a block or the model), recorded, spread over tokens.
+
+        The record holds real tokens only, in the order of a packed stream, also where the input is padded.
+        """
+        weight, level, score = self.once(key, lambda: Decision(*decide()))
+        kept = self._real if level == "token" else lambda each: each
+        states = self._real(z) if z is not None and torch.is_grad_enabled() else None
+        self.routings[layer] = Routing(layer, experts, self.tasks, kept(weight), level, None if score is None else kept(score), states)
         return self.spread(weight, level)
+
+    def _real(self, x: Tensor) -> Tensor:
+        return x if self.mask_SL is None else x[self.mask_SL][None]
 
     def replay(self) -> Batch:
         """The batch as it stands now, for the recomputation of a checkpointed block: what the block itself decides is decided again."""
@@ -141,8 +168,8 @@ class Router(nn.Module, ABC):
     """Says how much each expert counts."""
 
     @abstractmethod
-    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:
-        """x: the layer's input, z: the experts' low-rank states (…, R) → (weight, level), in fp32; see `Routing`."""
+    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str] | Decision:
+        """x: the layer's input, z: the experts' low-rank states (…, R) → (weight, level) in fp32, and scores if a loss may want them."""
 
     def constant(self, task: str, experts: tuple[str, ...]) -> Tensor | None:  # noqa: ARG002
         """(E,) weights where they depend on nothing but the task, so that they fold; None, as here, where they look at the input."""

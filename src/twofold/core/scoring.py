@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twofold.core.routing import Batch, Roster, Router, generator
+from twofold.core.routing import Batch, Decision, Roster, Router, generator
 
 Activate = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -49,8 +49,9 @@ class ScoredRouter(Router):
         pairs = [f"{task}>{name}" for task, names in roster.sees.items() for name in names if task_input]
         self.bias = nn.ParameterDict({name: torch.zeros(1) for name in (*roster.experts, *pairs)})
 
-    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:  # noqa: ARG002
-        return self.activate(self.score(x, batch, experts), self.roster.mask(batch, experts, self.level)), self.level
+    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> Decision:  # noqa: ARG002
+        score = self.score(x, batch, experts)
+        return Decision(self.activate(score, self.roster.mask(batch, experts, self.level)), self.level, score)
 
     def score(self, x: Tensor, batch: Batch, experts: tuple[str, ...]) -> Tensor:
         """x (1, T, D) or (S, L, D) → linear or one-hidden-layer scores (S, E), or (…, E) per token."""

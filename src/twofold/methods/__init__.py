@@ -21,7 +21,41 @@ Gradients = Mapping[str, Tensor]
 Combine = Callable[[Sequence[Gradients]], Gradients]
 """How the tasks' gradients become one (their sum if nothing is said): PCGrad and its kin."""
 AfterStep = Callable[[nn.Module, int], None]
-"""(model, step) after every optimiser step: growing ranks, shifting biases, lowering a temperature."""
+"""(model, step) after every optimiser step: lowering a temperature, or whatever needs nothing but the model."""
+Total = Callable[[Tensor], Tensor]
+"""Adds up a tensor over all processes."""
+
+
+class Companion:
+    """What goes along with a stage and changes while it trains: balances, task weights, growth. This one does nothing of its own.
+
+    It begins with the stage, of `steps` steps. `tensors` are changed in place and keep their names and shapes: they are saved
+    with every checkpoint and put back, so that training goes on bit for bit. Over several processes every process has one, which
+    must stay the same in all: what is counted per process goes through `total`.
+    """
+
+    combines = False
+    """Whether the tasks' gradients are kept apart until `combine` makes one of them."""
+
+    def __init__(self, stage: Stage, model: nn.Module, steps: int, total: Total) -> None:
+        self.stage, self.model, self.steps, self.total = stage, model, steps, total
+        self.combines = self.combines or stage.combine is not None
+        self.tensors: dict[str, Tensor] = {}
+
+    def auxiliary(self, task: str) -> RoutingLoss | None:  # noqa: ARG002
+        """A loss on what the routers decided in each pass of `task` with a gradient; it may take notes."""
+        return self.stage.auxiliary
+
+    def combine(self, gradients: Mapping[str, Gradients], losses: Mapping[str, float]) -> Gradients:  # noqa: ARG002
+        """Task → its gradients and its loss, both of all processes → the gradient of the step."""
+        assert self.stage.combine is not None
+        return self.stage.combine(list(gradients.values()))
+
+    def after_step(self, done: int, again: Callable[[], Mapping[str, float]]) -> None:
+        """After `done` steps of the stage. `again()`: the losses on the same batches at the new weights, by a further forward pass."""
+
+
+MakeCompanion = Callable[["Stage", nn.Module, int, Total], Companion]
 
 Batches = Callable[[str, int], Sequence[Any]]
 """(task, step) → the examples that the task learns from in that step, of the tasks that some stage trains."""
@@ -42,12 +76,14 @@ class Stage:
     name: str
     tasks: tuple[str, ...]
     trains: tuple[str, ...]
-    """Patterns over parameter groups: `expert:*`, `router`, `head:*`, `backbone`."""
+    """Patterns over parameter groups: `expert:*`, `bank` (what experts share), `router`, `head:*`, `backbone`."""
     share: float = 1.0
     """Of the trial's steps, relative to the other stages' shares; above 0."""
     combine: Combine | None = None
     auxiliary: RoutingLoss | None = None
     after_step: AfterStep | None = None
+    companion: MakeCompanion = Companion
+    """Made when the stage begins, for what needs more than those three functions: a memory, or several tasks at once."""
 
     def __post_init__(self) -> None:
         if not self.share > 0:

@@ -14,7 +14,7 @@ from twofold.backbone.backbone import Backbone
 from twofold.backbone.load import head_rows, load_model
 from twofold.backbone.tokens import TextTokens, token_of
 from twofold.core.inject import inject
-from twofold.core.routing import Bank, Router
+from twofold.core.routing import Bank, Roster, Router
 from twofold.model.spec import ModelSpec
 from twofold.model.unified import UnifiedModel
 from twofold.tasks import HeadOf, build_task
@@ -60,7 +60,6 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any, head_of: HeadOf 
 def put_mixture(model: nn.Module, spec: ModelSpec, device: torch.device, kept: Mapping[str, Bank] = {}) -> None:
     """Puts the experts and routers of the spec's plan beside the layers of `model`. `kept`: layer → the bank that it has already."""
     names = tuple(spec.tasks)
-    roster = spec.plan.roster(names)
 
     def bank(d_in: int, d_out: int, ranks: Mapping[str, int], scales: Mapping[str, float], layer: str) -> Bank:
         if layer in kept:
@@ -70,7 +69,7 @@ def put_mixture(model: nn.Module, spec: ModelSpec, device: torch.device, kept: M
         )
         return built.to(device)
 
-    def router(d_in: int, key: str, bank: Bank) -> Router:
+    def router(d_in: int, key: str, roster: Roster, bank: Bank) -> Router:
         built: Router = plugins.build_plugin(
             "routers", spec.plan.router, spec.plan.router_options, d_in=d_in, roster=roster, tasks=names, seed=spec.seed, key=key, bank=bank
         )

@@ -30,13 +30,17 @@ class ModelSpec:
     """What the experts, routers and heads start from."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return asdict(self)
+        """Plain data, for JSON. An expert without `depths` does not mention them: what was saved before them keeps its fingerprint."""
+        plain = asdict(self)
+        for expert in plain["plan"]["experts"]:
+            if not expert["depths"]:
+                del expert["depths"]
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
         """The reverse of `to_dict`. Raises TypeError for a field that does not exist."""
         plan = dict(data["plan"])
-        plan["experts"] = tuple(Expert(**expert) for expert in plan["experts"])
+        plan["experts"] = tuple(Expert(**{**expert, "depths": tuple(expert.get("depths", ()))}) for expert in plan["experts"])
         plan["sees"] = {task: tuple(experts) for task, experts in plan["sees"].items()}
         return cls(**{**data, "plan": LayerPlan(**plan), "both_ways": tuple(data.get("both_ways", ()))})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -38,11 +38,10 @@ def load_state(model: UnifiedModel, state: Mapping[str, Tensor]) -> None:
         if part not in parts:
             raise ValueError(f"unknown tensor {name!r}: names begin with {', '.join(parts)}")
         parts[part][rest] = tensor
-    experts = [expert.name for expert in model.spec.plan.experts]
-    saved = {name.rpartition(".")[2] for name in parts["mixture"] if ".bank." in name}
-    if strangers := sorted(saved - set(experts)):
-        raise ValueError(f"unknown expert {strangers[0]!r} in the weights: this model's experts are {experts}")
-    if parts["mixture"] and (missing := sorted(set(experts) - saved)):
+    there, saved = (owners(names) for names in (mixture_parameters(model.backbone.model), parts["mixture"]))
+    if strangers := sorted(saved - there):
+        raise ValueError(f"unknown expert {strangers[0]!r} in the weights: this model's experts are {sorted(there)}")
+    if parts["mixture"] and (missing := sorted(there - saved)):
         raise ValueError(f"the weights have no expert {missing[0]!r}: they hold {sorted(saved)}")
     load_mixture(model.backbone.model, parts["mixture"])
     for what, own in (("buffer", mixture_buffers(model)), ("head", model.tasks.state_dict())):
@@ -52,6 +51,11 @@ def load_state(model: UnifiedModel, state: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{what} tensors that are missing, unknown or of another shape: {sorted(wrong)[:8]}")
         for name, tensor in own.items():
             tensor.copy_(given[name])
+
+
+def owners(names: Iterable[str]) -> set[str]:
+    """Whose the banks' tensors of these names are: experts, or what a bank calls that which they share."""
+    return {name.rpartition(".")[2] for name in names if ".bank." in name}
 
 
 def mixture_buffers(model: UnifiedModel) -> Tensors:

@@ -179,7 +179,7 @@ class UnifiedModel(nn.Module):
         unfold(self.backbone.model)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Parameter group → its (name, parameter)s: `expert:NAME`, `router`, `head:TASK`, `backbone`."""
+        """Parameter group → its (name, parameter)s: `expert:NAME`, `bank` (what experts share), `router`, `head:TASK`, `backbone`."""
         added = mixture_parameters(self.backbone.model)
         ids = {id(parameter) for _, parameter in added.values()}
         found: dict[str, list[tuple[str, nn.Parameter]]] = {}

@@ -11,7 +11,10 @@ from twofold.core.inject import mixtures
 
 
 def mixture_parameters(model: nn.Module) -> dict[str, tuple[str, nn.Parameter]]:
-    """Parameter name → (group, parameter) for all that the mixture added, each once; the group is `expert:NAME` or `router`."""
+    """Parameter name → (group, parameter) for all that the mixture added, each once.
+
+    The group is `expert:NAME` or `router`, and `bank` for what a bank's experts share: a parameter not named after one of them.
+    """
     found: dict[str, tuple[str, nn.Parameter]] = {}
     shared: set[nn.Parameter] = set()
     for layer in mixtures(model):
@@ -19,7 +22,9 @@ def mixture_parameters(model: nn.Module) -> dict[str, tuple[str, nn.Parameter]]:
             part = name.removeprefix(f"{layer.layer}.").partition(".")[0]
             if part != "linear" and parameter not in shared:
                 shared.add(parameter)
-                found[name] = (f"expert:{name.rpartition('.')[2]}" if part == "bank" else "router", parameter)
+                owner = name.rpartition(".")[2]
+                own = f"expert:{owner}" if owner in layer.roster.experts else "bank"
+                found[name] = (own if part == "bank" else "router", parameter)
     return found
 
 

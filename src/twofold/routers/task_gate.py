@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from twofold.core import scoring
-from twofold.core.routing import Batch, Roster, Router
+from twofold.core.routing import Batch, Roster, Router, generator
 
 
 class TaskGateRouter(Router):
     """One learned score per task and expert that it sees; weights by softmax or sigmoid over those experts."""
 
-    def __init__(self, roster: Roster, activate: scoring.Activate) -> None:
+    def __init__(self, roster: Roster, activate: scoring.Activate, std: float, seed: int, key: str) -> None:
         super().__init__()
         self.roster, self.activate = roster, activate
         pairs = [f"{task}>{name}" for task, names in roster.sees.items() for name in names]
-        self.score = nn.ParameterDict({pair: torch.zeros(1) for pair in pairs})
+        self.score = nn.ParameterDict({pair: torch.randn(1, generator=generator(seed, key, pair)) * std for pair in pairs})
 
     def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:  # noqa: ARG002
         rows = torch.stack([self.constant(task, experts).to(x.device) for task in batch.tasks])
@@ -31,6 +31,16 @@ class TaskGateRouter(Router):
         return weight.new_zeros(len(experts)).index_add(0, torch.tensor(at, device=weight.device), weight)
 
 
-def build(*, roster: Roster, activation: str = "softmax", temperature: float = 1.0, total: float | None = None) -> TaskGateRouter:
-    """`activation` softmax or sigmoid (normalised), `temperature`, `total`: what a task's weights sum to (default: their number)."""
-    return TaskGateRouter(roster, scoring.activation(activation, temperature, total))
+def build(
+    *,
+    roster: Roster,
+    seed: int,
+    key: str,
+    activation: str = "softmax",
+    temperature: float = 1.0,
+    total: float | None = None,
+    std: float = 0.0,
+) -> TaskGateRouter:
+    """`activation` softmax or sigmoid (normalised), `temperature`, `total`: what a task's weights sum to (default: their number);
+    `std` of the scores' start, above 0 where experts would otherwise start, and stay, identical."""
+    return TaskGateRouter(roster, scoring.activation(activation, temperature, total), std, seed, key)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from twofold.core import scoring
-from twofold.core.routing import Batch, Roster, Router
+from twofold.core.routing import Batch, Decision, Roster, Router
 
 
 class TopKRouter(Router):
@@ -16,13 +16,13 @@ class TopKRouter(Router):
         super().__init__()
         self.scored, self.k = scored, k
 
-    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, str]:  # noqa: ARG002
+    def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> Decision:  # noqa: ARG002
         score = self.scored.score(x, batch, experts)
         seen = self.scored.roster.mask(batch, experts, self.scored.level)
         ranked = score if seen is None else score.masked_fill(~seen, float("-inf"))
         best = ranked.topk(min(self.k, len(experts)), dim=-1).indices
         kept = torch.zeros_like(score, dtype=torch.bool).scatter(-1, best, True)
-        return self.scored.activate(score, kept if seen is None else kept & seen), self.scored.level
+        return Decision(self.scored.activate(score, kept if seen is None else kept & seen), self.scored.level, score)
 
 
 def build(

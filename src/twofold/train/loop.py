@@ -8,19 +8,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from twofold.config import OptimConfig, TaskConfig
 from twofold.data.mixing import ExampleSource
 from twofold.errors import TrainingStopped
-from twofold.methods import Gradients, Member, Stage
+from twofold.methods import Gradients, Member
 from twofold.model.unified import UnifiedModel
-from twofold.tasks import StepContext, StepResult, Task, World
-from twofold.train.stages import Groups, make_optimiser, rate_factor, set_rates, spans, trainable
+from twofold.tasks import RoutingLoss, StepContext, StepResult, Task, World
+from twofold.train.stages import Phase, Span, make_optimiser, rate_factor, set_rates, spans, trainable
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ class LoopState:
 class Hooks:
     """What happens around steps; each is called by every process."""
 
-    after_step: Callable[[LoopState, StepReport, torch.optim.Optimizer], None]
+    after_step: Callable[[LoopState, StepReport, Phase], None]
     """Log, look at dev, save: after every step."""
-    resume: Callable[[Stage, torch.optim.Optimizer], None]
-    """Puts a saved optimiser state back, at the start of the stage that it belongs to."""
-    save: Callable[[LoopState, torch.optim.Optimizer], None]
+    resume: Callable[[Phase], None]
+    """Puts the saved states of optimiser and companion back, at the start of the stage that they belong to."""
+    save: Callable[[LoopState, Phase], None]
     """Writes a checkpoint now: the process is about to be stopped."""
     progress: Callable[[Progress], None] = lambda _: None
 
@@ -115,24 +116,23 @@ def fit(setup: Setup, state: LoopState, hooks: Hooks) -> LoopState:
     model.train()
     try:
         with stop_signals() as asked:
-            for stage, start, end in spans(setup.member, steps):
-                if state.step >= end or state.stopped:
+            for span in spans(setup.member, steps):
+                if state.step >= span.end or state.stopped:
                     continue
-                chosen = trainable(model, stage)
-                optimiser = make_optimiser(chosen, setup.optim)
-                hooks.resume(stage, optimiser)
-                while state.step < end and not state.stopped:
-                    factor = rate_factor(setup.optim, state.step - start, end - start)
-                    report = _step(setup, stage, chosen, optimiser, state.step, factor)
+                phase = _begin(setup, span)
+                hooks.resume(phase)
+                while state.step < span.end and not state.stopped:
+                    report = _step(setup, phase, state.step)
                     state.step += 1
                     state.tokens += report.tokens
                     state.truncated += report.truncated
-                    if stage.after_step is not None:
-                        stage.after_step(model, state.step)
-                    hooks.after_step(state, report, optimiser)
+                    if span.stage.after_step is not None:
+                        span.stage.after_step(model, state.step)
+                    phase.companion.after_step(state.step - span.start, partial(_losses_again, setup, phase, state.step - 1))
+                    hooks.after_step(state, report, phase)
                     hooks.progress(Progress(state.step - first, steps - first, state.tokens - tokens, time.monotonic() - begun, report))
                     if any(_summed([len(asked)], setup.accelerator)):
-                        hooks.save(state, optimiser)
+                        hooks.save(state, phase)
                         reason = asked[0] if asked else "a signal to another process"
                         raise TrainingStopped(f"stopped by {reason} after step {state.step}; start it again with --resume")
     finally:
@@ -140,60 +140,77 @@ def fit(setup: Setup, state: LoopState, hooks: Hooks) -> LoopState:
     return state
 
 
-def _step(setup: Setup, stage: Stage, chosen: Groups, optimiser: torch.optim.Optimizer, step: int, factor: float) -> StepReport:
+def _begin(setup: Setup, span: Span) -> Phase:
+    """Makes the stage's parameters, and only them, learn, and gives it a fresh optimiser and companion."""
+    chosen = trainable(setup.model, span.stage)
+
+    def total(tensor: Tensor) -> Tensor:
+        summed: Tensor = setup.accelerator.reduce(tensor, reduction="sum") if setup.accelerator.num_processes > 1 else tensor
+        return summed
+
+    companion = span.stage.companion(span.stage, setup.model, span.end - span.start, total)
+    return Phase(span, chosen, make_optimiser(chosen, setup.optim), companion)
+
+
+def _step(setup: Setup, phase: Phase, step: int) -> StepReport:
     """One batch of every task of the stage, forward and backward; then one update of the weights."""
-    rate = set_rates(optimiser, factor)
-    results = _gradients(setup, stage, {name: parameter for members in chosen.values() for name, parameter in members}, step)
+    start, end = phase.span.start, phase.span.end
+    rate = set_rates(phase.optimiser, rate_factor(setup.optim, step - start, end - start))
+    results, kept = _gradients(setup, phase, step)
     sums = [sum(result.tokens for result in results.values()), sum(result.truncated for result in results.values())]
     tokens, truncated, *losses = _summed([*sums, *(result.loss for result in results.values())], setup.accelerator)
     loss = {task: value / setup.accelerator.num_processes for task, value in zip(results, losses, strict=True)}
     for task, value in loss.items():
         if not math.isfinite(value):
             raise TrainingStopped(f"step {step + 1}: the {task} loss is {value}; lower optim.lr, or look at the batch of this step")
+    if phase.companion.combines:
+        named = phase.named
+        for name, gradient in phase.companion.combine(kept, loss).items():
+            named[name].grad = gradient
     norm = {}
-    for group, members in chosen.items():
+    for group, members in phase.chosen.items():
         norm[group] = float(torch.nn.utils.clip_grad_norm_([parameter for _, parameter in members], setup.optim.clip))
         if not math.isfinite(norm[group]):
             raise TrainingStopped(
                 f"step {step + 1}: the gradient of {group} is not finite; lower optim.lr. Nothing of this step was applied"
             )
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return StepReport(step + 1, stage.name, loss, norm, rate, int(tokens), int(truncated))
+    phase.optimiser.step()
+    phase.optimiser.zero_grad(set_to_none=True)
+    return StepReport(step + 1, phase.stage.name, loss, norm, rate, int(tokens), int(truncated))
 
 
-def _gradients(setup: Setup, stage: Stage, named: Mapping[str, nn.Parameter], step: int) -> dict[str, StepResult]:
-    """Leaves in `.grad` the tasks' gradients over all processes, combined as the stage says."""
+def _gradients(setup: Setup, phase: Phase, step: int) -> tuple[dict[str, StepResult], dict[str, Gradients]]:
+    """Leaves in `.grad` the sum of the tasks' gradients over all processes; or gives each task's, where they are to be combined."""
     results: dict[str, StepResult] = {}
-    kept: list[Gradients] = []
-    for task in stage.tasks:
-        results[task] = _task_step(setup, stage, task, step)
-        if stage.combine is not None:
+    kept: dict[str, Gradients] = {}
+    named = phase.named
+    for task in phase.stage.tasks:
+        results[task] = _task_step(setup, task, step, setup.accelerator.backward, phase.companion.auxiliary(task))
+        if phase.companion.combines:
             sum_gradients(list(named.values()), setup.accelerator)
-            kept.append({name: parameter.grad for name, parameter in named.items() if parameter.grad is not None})
+            kept[task] = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}
             for parameter in named.values():
                 parameter.grad = None
-    if stage.combine is None:
+    if not phase.companion.combines:
         sum_gradients(list(named.values()), setup.accelerator)
-    else:
-        for name, gradient in stage.combine(kept).items():
-            named[name].grad = gradient
-    return results
+    return results, kept
 
 
-def _task_step(setup: Setup, stage: Stage, task: str, step: int) -> StepResult:
+def _task_step(setup: Setup, task: str, step: int, backward: Callable[[Tensor], None], auxiliary: RoutingLoss | None = None) -> StepResult:
     settings, world, module = setup.tasks[task], setup.world, setup.model.tasks[task]
     assert isinstance(module, Task)
     examples = setup.sources[task].batch(task, step, settings.batch, settings.negatives, setup.seed, world.rank, world.size)
     context = StepContext(
-        setup.model.encoder,
-        setup.accelerator.backward,
-        world,
-        token_budget=setup.optim.token_budget,
-        weight=settings.weight,
-        auxiliary=stage.auxiliary,
+        setup.model.encoder, backward, world, token_budget=setup.optim.token_budget, weight=settings.weight, auxiliary=auxiliary
     )
     return module.step(examples, context)
+
+
+def _losses_again(setup: Setup, phase: Phase, step: int) -> dict[str, float]:
+    """The tasks' losses on the batches of `step` at the present weights, over all processes; nothing goes backward."""
+    tasks = phase.stage.tasks
+    losses = _summed([_task_step(setup, task, step, lambda _: None).loss for task in tasks], setup.accelerator)
+    return {task: value / setup.accelerator.num_processes for task, value in zip(tasks, losses, strict=True)}
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from twofold.config import OptimConfig
-from twofold.methods import Member, Stage
+from twofold.methods import Companion, Member, Stage
 from twofold.model.unified import UnifiedModel
 
 Groups = dict[str, list[tuple[str, nn.Parameter]]]
@@ -24,6 +25,26 @@ class Span(NamedTuple):
     stage: Stage
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stage while it trains."""
+
+    span: Span
+    chosen: Groups
+    optimiser: torch.optim.Optimizer
+    companion: Companion
+
+    @property
+    def stage(self) -> Stage:
+        """What it carries out."""
+        return self.span.stage
+
+    @property
+    def named(self) -> dict[str, nn.Parameter]:
+        """Its parameters by name."""
+        return {name: parameter for members in self.chosen.values() for name, parameter in members}
 
 
 def spans(member: Member, steps: int) -> list[Span]:
@@ -68,6 +89,7 @@ def make_optimiser(chosen: Groups, optim: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the groups, each at the learning rate of its part of the model."""
     parts: dict[str, Literal["experts", "router", "heads", "backbone"]] = {
         "expert": "experts",
+        "bank": "experts",
         "router": "router",
         "head": "heads",
         "backbone": "backbone",

@@ -18,15 +18,24 @@ from twofold.errors import CheckpointError
 from twofold.train.loop import LoopState
 
 WEIGHTS, OPTIMISER, RANDOM, STATE = "weights.safetensors", "optimiser.safetensors", "random.safetensors", "state.json"
+COMPANION = "companion.safetensors"
+"""The tensors of the stage's companion, where it has any; they are read with `restore_weights`."""
 Parameters = Mapping[str, nn.Parameter]
 
 
 def write_state(
-    folder: Path, weights: Mapping[str, Tensor], optimiser: Mapping[str, Tensor], state: LoopState, must_match: Mapping[str, Any]
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    optimiser: Mapping[str, Tensor],
+    state: LoopState,
+    must_match: Mapping[str, Any],
+    companion: Mapping[str, Tensor] = {},
 ) -> None:
     """Writes one generation's files into `folder`. `optimiser` is as `optimiser_tensors` gives it."""
     save_tensors(folder / WEIGHTS, weights)
     save_tensors(folder / OPTIMISER, optimiser)
+    if companion:
+        save_tensors(folder / COMPANION, companion)
     draws = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         draws |= {f"cuda{i}": own for i, own in enumerate(torch.cuda.get_rng_state_all())}

@@ -21,14 +21,13 @@ from twofold.backbone.load import weights_sha256
 from twofold.checkpoint import Generations, load_tensors, save_tensors, verify, write_folder
 from twofold.config import TrialConfig
 from twofold.errors import CheckpointError
-from twofold.methods import Stage
 from twofold.model.folder import manifest_sha256
 from twofold.model.state import state_of
 from twofold.train.dev import DevSets
 from twofold.train.loop import Hooks, LoopState, Progress, Setup, StepReport
 from twofold.train.merge import merge_steps, merged
-from twofold.train.stages import spans, trained
-from twofold.train.state import WEIGHTS, optimiser_tensors, read_state, restore_optimiser, restore_weights, write_state
+from twofold.train.stages import Phase, spans, trained
+from twofold.train.state import COMPANION, WEIGHTS, optimiser_tensors, read_state, restore_optimiser, restore_weights, write_state
 
 
 class MemberWatch:
@@ -89,7 +88,7 @@ class MemberWatch:
 
     def hooks(self, progress: Callable[[Progress], None]) -> Hooks:
         """The functions that the loop calls."""
-        return Hooks(self._after_step, self._resume_optimiser, self._save, progress)
+        return Hooks(self._after_step, self._resume, self._save, progress)
 
     def finish(self, state: LoopState) -> None:
         """Leaves the model with its merged weights where the method wants that; else its best on dev, if there was a look, or its last."""
@@ -103,7 +102,7 @@ class MemberWatch:
             verify(self.best)
             restore_weights(self.best / WEIGHTS, self._weights())
 
-    def _after_step(self, state: LoopState, report: StepReport, optimiser: torch.optim.Optimizer) -> None:
+    def _after_step(self, state: LoopState, report: StepReport, phase: Phase) -> None:
         self._write(asdict(report), state)
         last = state.step == self.spans[-1].end
         if self.main and state.step in self.merging:
@@ -112,7 +111,7 @@ class MemberWatch:
         if self.dev is not None and every and (state.step % every == 0 or last):
             self._look(self.dev, state)
         if state.step % self.config.checkpoint.every == 0 or last or state.stopped:
-            self._save(state, optimiser)
+            self._save(state, phase)
 
     def _look(self, dev: DevSets, state: LoopState) -> None:
         """A look at dev by the main process; all processes hear the same.
@@ -135,20 +134,22 @@ class MemberWatch:
             state.stale += 1
             state.stopped = 0 < self.config.dev.patience <= state.stale
 
-    def _save(self, state: LoopState, optimiser: torch.optim.Optimizer) -> None:
+    def _save(self, state: LoopState, phase: Phase) -> None:
         if self.main and self.saved != state.step:
-            tensors = optimiser_tensors(self.parameters, optimiser)
-            self.generations.save(state.step, lambda folder: write_state(folder, self._weights(), tensors, state, self.must_match))
+            tensors, own = optimiser_tensors(self.parameters, phase.optimiser), phase.companion.tensors
+            self.generations.save(state.step, lambda folder: write_state(folder, self._weights(), tensors, state, self.must_match, own))
             self.saved = state.step
         self.setup.accelerator.wait_for_everyone()
 
     def _keep(self, place: Path) -> None:
         write_folder(place, lambda folder: save_tensors(folder / WEIGHTS, self._weights()), overwrite=True)
 
-    def _resume_optimiser(self, stage: Stage, optimiser: torch.optim.Optimizer) -> None:
-        """The saved optimiser state goes to the stage that it was written in; a stage begins with a fresh one."""
-        if self.found is not None and any(span.stage is stage and span.start < self.found.step < span.end for span in self.spans):
-            restore_optimiser(self.found.folder, self.parameters, optimiser)
+    def _resume(self, phase: Phase) -> None:
+        """The saved states go to the stage that they were written in; a stage begins with a fresh optimiser and companion."""
+        if self.found is not None and phase.span.start < self.found.step < phase.span.end:
+            restore_optimiser(self.found.folder, self.parameters, phase.optimiser)
+            if phase.companion.tensors:
+                restore_weights(self.found.folder / COMPANION, phase.companion.tensors)
 
     def _weights(self) -> dict[str, Tensor]:
         """The model's own tensors that can change: experts, routers, heads, and whatever is trained of the backbone."""
