@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_trial import tiny_config, write_backbone, write_beir
+from tests.tiny_trial import tiny_config, tiny_examples, write_backbone, write_beir
 from twofold.methods.bshared import build
 from twofold.model.folder import load, read_facts
 from twofold.model.proof import without_experts
 from twofold.model.state import unchanged
+from twofold.records import Example
 from twofold.train.start import first_model
 from twofold.train.trial import method_of, run_trial
 
@@ -48,11 +49,15 @@ def test_every_method_can_start_from_what_it_pre_trained(tmp_path: Path, cache_d
     assert sorted(model.tasks) == sorted(model.spec.tasks) == ["rerank", "retrieve"] and not unchanged(model)
     facts = read_facts(tmp_path / "trial" / "model")["train"]
     assert facts["steps"] == {"retrieve": 4, "rerank": 4} and facts["before"] == {"lm": 2}
+
+    def batches(_: str, step: int) -> list[Example]:
+        return tiny_examples(2, seed=step)
+
     other = tiny_config(tmp_path / "trial" / "model", folders[1], method={"name": "shared_lora"})
-    fresh = first_model(other, method_of(other).members[0], {}, torch.device("cpu"))
+    fresh = first_model(other, method_of(other).members[0], {}, torch.device("cpu"), batches)
     with without_experts(model):
         assert np.array_equal(fresh.encode(["a fox"]), model.encode(["a fox"]))
-    untouched = first_model(tiny_config(*folders), method_of(other).members[0], {}, torch.device("cpu"))
+    untouched = first_model(tiny_config(*folders), method_of(other).members[0], {}, torch.device("cpu"), batches)
     assert np.abs(untouched.encode(["a fox"]) - fresh.encode(["a fox"])).max() > 1e-3
     run_trial(other.model_copy(update={"optim": other.optim.model_copy(update={"steps": 1})}), tmp_path / "other")
     assert unchanged(load(tmp_path / "other" / "model"))

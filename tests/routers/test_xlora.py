@@ -22,15 +22,15 @@ def test_every_block_reads_the_same_hidden_state() -> None:
     found = [block(i, after=1)(x[i], x[i], batch, EXPERTS) for i in range(3)]
     assert found[0][1] == "task" and (found[0][0] == 0).all()
     for i in (1, 2):
-        weight, level = found[i]
-        alone, _ = block(i, after=1)(x[1], x[1], Batch("rerank", LENGTHS), EXPERTS)
+        weight, level, *_ = found[i]
+        alone, *_ = block(i, after=1)(x[1], x[1], Batch("rerank", LENGTHS), EXPERTS)
         assert level == "token" and torch.equal(weight, alone)
         torch.testing.assert_close(weight.sum(-1), torch.ones(1, sum(LENGTHS)))
 
 
 def test_a_weight_is_the_softmax_of_linear_scores_of_the_token() -> None:
     router, x = block(0), torch.randn(1, sum(LENGTHS), 8)
-    weight, _ = router(x, x, Batch("rerank", LENGTHS), EXPERTS)
+    weight, *_ = router(x, x, Batch("rerank", LENGTHS), EXPERTS)
     scored = dict(router.named_parameters())
     score = [scored[f"scored.row.{name}"][0] @ x[0, 2] + scored[f"scored.bias.{name}"][0] for name in EXPERTS]
     torch.testing.assert_close(weight[0, 2], torch.stack(score).softmax(-1))

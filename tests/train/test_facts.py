@@ -18,6 +18,8 @@ from twofold.train.start import mining_model, spec_of
 from twofold.train.trial import method_of
 
 PER_RANK = dict.fromkeys(("layers",), 2 * (4 * 64 + 2 * 80))["layers"]
+HEAD = 32 + 1
+"""A weight for each feature of a query's token, and the scale."""
 """Parameters of one rank in the tiny BERT of two layers: in each four matrices of 32 × 32 and two between 32 and 48."""
 
 
@@ -57,20 +59,20 @@ def test_where_nothing_was_trained_nothing_is_told(make_config: MakeConfig) -> N
 
 def test_parameters_total_trainable_and_active(make_config: MakeConfig) -> None:
     shared = count(make_config(method={"name": "shared_lora", "options": {"rank": 4}}))
-    assert shared["active"] == {"retrieve": 4 * PER_RANK, "rerank": 4 * PER_RANK + 1}
-    assert shared["trainable"] == 4 * PER_RANK + 1
+    assert shared["active"] == {"retrieve": 4 * PER_RANK, "rerank": 4 * PER_RANK + HEAD}
+    assert shared["trainable"] == 4 * PER_RANK + HEAD
     hard = count(make_config(method={"name": "hard_lora", "options": {"rank": 2}}))
-    assert hard["active"] == {"retrieve": 2 * PER_RANK, "rerank": 2 * PER_RANK + 1}
-    assert hard["trainable"] == 4 * PER_RANK + 1
+    assert hard["active"] == {"retrieve": 2 * PER_RANK, "rerank": 2 * PER_RANK + HEAD}
+    assert hard["trainable"] == 4 * PER_RANK + HEAD
     assert hard["total"] == shared["total"]
     backbone = hard["total"] - hard["trainable"]
     full = count(make_config(method={"name": "specialists"}))
-    assert full["active"] == {"retrieve": backbone, "rerank": backbone + 1}
-    assert full["trainable"] == full["total"] == 2 * backbone + 1
+    assert full["active"] == {"retrieve": backbone, "rerank": backbone + HEAD}
+    assert full["trainable"] == full["total"] == 2 * backbone + HEAD
 
 
 def test_all_stages_count_and_frozen_routers_do_not(make_config: MakeConfig) -> None:
     mole = count(make_config(method={"name": "tests.train.mole"}))
     assert mole["trainable"] > 2 * 2 * PER_RANK
     frozen = count(make_config(method={"name": "moe_lora", "options": {"router": "frozen_random", "rank": 2}}))
-    assert frozen["trainable"] == 3 * 2 * PER_RANK + 1
+    assert frozen["trainable"] == 3 * 2 * PER_RANK + HEAD

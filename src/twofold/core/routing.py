@@ -123,7 +123,8 @@ class Batch:
         return self.spread(weight, level)
 
     def _real(self, x: Tensor) -> Tensor:
-        return x if self.mask_SL is None else x[self.mask_SL][None]
+        own = self.mask_SL is not None and x.shape[:2] == self.mask_SL.shape  # a table of relative positions goes through a layer too
+        return x[self.mask_SL][None] if own else x
 
     def replay(self) -> Batch:
         """The batch as it stands now, for the recomputation of a checkpointed block: what the block itself decides is decided again."""

@@ -45,9 +45,9 @@ class RetrieveTask(Task[Example]):
         query_negatives: bool,
         document_negatives: bool,
         cache_tokens: int,
-        keep: float,
-        sides: bool,
-        domains: Domains | None,
+        keep: float = 0.0,
+        sides: bool = False,
+        domains: Domains | None = None,
     ) -> None:
         super().__init__(name)
         self.keep, self.sides, self.domains = keep, sides or domains is not None, domains
