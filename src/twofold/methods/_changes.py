@@ -30,10 +30,8 @@ def route_over(router: str, options: Mapping[str, Any], scope: str) -> Change:
 
 
 def mean_routing(model: UnifiedModel, batches: Batches, task: str, steps: int) -> dict[str, Tensor]:
-    """Layer → (E,) weights of the experts that the task sees: the mean over the texts of its first `steps` training batches.
-
-    Over their tokens where the routing is per token, which is to be packed then: a padded row's padding would count.
-    """
+    """Layer → (E,) weights of the experts that the task sees: the mean over the texts of its first `steps` training batches, or over
+    their tokens where the routing is per token."""
     total: dict[str, Tensor] = {}
     count: dict[str, int] = {}
 
