@@ -5,8 +5,9 @@ so here the experts are ours, of `start` ranks each, mixed by a soft router whos
 frequency · importance / (ranks + 1)^`penalty`; the importance of an expert is the mean over its ranks of Σ |θ · ∂L/∂θ|, and both are
 moving averages. In `rounds` rounds between `first` and `last` of the stage, ranks go one by one to the most salient expert of each
 layer, until every layer has `target` ranks for each expert on average: exactly. The form of the saliency, its decay and the
-rounds are ours; the paper's were not at hand. A new rank starts with a zero column of B (see `banks/growing.py`), so nothing jumps; as
-Adam has counted steps without it, its first update is up to three times as large as another parameter's first one.
+rounds are ours; the paper's were not at hand. What is stored, and what a count of parameters says, is `most` ranks of each expert.
+A new rank starts with a zero column of B (see `banks/growing.py`), so nothing jumps; as Adam has counted steps without it, its first
+update is up to three times as large as another parameter's first one.
 """
 
 from __future__ import annotations
