@@ -29,9 +29,10 @@ PLANS = {
     "bare": LayerPlan(),
     "mixture": LayerPlan(EXPERTS, router="soft"),
     "mixture_token_router": LayerPlan(EXPERTS, router="soft", router_options={"level": "token"}),
+    "mixture_xlora": LayerPlan(EXPERTS, router="xlora", scope="block"),
     "folded": LayerPlan(EXPERTS, router="task_gate"),
 }
-"""Variant → plan; the router of "mixture" decides once per text and layer."""
+"""Variant → plan; the router of "mixture" decides once per text and layer, that of "mixture_xlora" once per token and block."""
 
 
 def forward(model: UnifiedModel, pack: Pack) -> Callable[[], Tensor]:

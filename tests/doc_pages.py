@@ -49,7 +49,7 @@ import torch
 
 import twofold
 from tests.tiny import bert_tokenizer, tiny_model, write_decoder
-from tests.tiny_trial import stirred, tiny_config, write_beir
+from tests.tiny_trial import stirred, tiny_config, tiny_examples, write_beir
 from twofold import config as configs
 from twofold import plugins
 from twofold.cli import main
@@ -213,7 +213,7 @@ class Reader:
         config = with_start(config)
         labels = {task: {"labels": ["one", "two"]} for task in config.tasks if reads(task) is Labelled}
         for member in method_of(config).members:
-            first_model(config, member, labels, torch.device("cpu"))
+            first_model(config, member, labels, torch.device("cpu"), lambda task, step: tiny_examples(2, seed=step))
 
     def _fake_decoder(self, name: str) -> None:
         """A tiny decoder where `cache:NAME` or a hub id is looked for."""

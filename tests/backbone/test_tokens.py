@@ -248,3 +248,11 @@ def test_a_tokenizer_that_changes_a_text_by_its_template_is_refused() -> None:
 
     with pytest.raises(ValueError, match="does not keep the tokens"):
         template_of(Odd(bert_tokenizer()), pair=False)
+
+
+def test_texts_are_joined_in_one_template_each_cut_by_itself() -> None:
+    made = tokens(bert_tokenizer())
+    pack = made.joined([[("a", None), ("red fox runs", 2), ("over the lazy dog", 4)], [("fox", 1)]])
+    rows = [made.tokenizer.decode(ids) for ids, _, _ in segments(pack)]
+    assert rows == ["[CLS] a red fox over the lazy dog [SEP]", "[CLS] fox [SEP]"]
+    assert pack.truncated == 1

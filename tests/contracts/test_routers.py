@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from twofold import plugins
+from twofold.banks.lora import LoraBank
 from twofold.core.routing import Batch, Roster, Router, checkpoint_contexts, current, running
 
 EXPERTS = ("a", "b", "c")
@@ -16,12 +17,25 @@ LENGTHS = (5, 3, 1)
 MIXED = ("rerank", "retrieve", "classify")
 
 
+RANK = 2
+"""Of each expert."""
+
+
+def build(name: str, key: str = "layers.0") -> Router:
+    """A router with its default options over a bank of three experts."""
+    bank = LoraBank(8, 7, dict.fromkeys(EXPERTS, RANK), dict.fromkeys(EXPERTS, 2.0), "layers.0.query", seed=0)
+    draw = torch.Generator().manual_seed(4)
+    for parameter in bank.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=draw))
+    given = {"d_in": 8, "roster": ROSTER, "tasks": tuple(ROSTER.sees), "seed": 0, "key": key, "bank": bank}
+    made: Router = plugins.build_plugin("routers", name, {}, **given)
+    return made
+
+
 @pytest.fixture(params=plugins.names("routers"))
 def router(request: pytest.FixtureRequest) -> Router:
     """The router with its default options and learned-looking parameters."""
-    made: Router = plugins.build_plugin(
-        "routers", request.param, {}, d_in=8, roster=ROSTER, tasks=tuple(ROSTER.sees), seed=0, key="layers.0"
-    )
+    made = build(request.param)
     draw = torch.Generator().manual_seed(1)
     for parameter in made.parameters():
         parameter.data.copy_(torch.randn(parameter.shape, generator=draw))
@@ -29,15 +43,20 @@ def router(request: pytest.FixtureRequest) -> Router:
 
 
 def stream(lengths: tuple[int, ...] = LENGTHS) -> tuple[Tensor, Tensor]:
-    """(x, z) of a packed stream, the same every time."""
+    """(x, z) of a packed stream, the same every time; z of all experts."""
     draw = torch.Generator().manual_seed(2)
-    return torch.randn(1, sum(lengths), 8, generator=draw), torch.randn(1, sum(lengths), 6, generator=draw)
+    return torch.randn(1, sum(lengths), 8, generator=draw), torch.randn(1, sum(lengths), RANK * len(EXPERTS), generator=draw)
+
+
+def visible(z: Tensor, experts: tuple[str, ...]) -> Tensor:
+    """What a layer computes of z: the states of the experts that the pass sees."""
+    return torch.cat([z[..., RANK * i : RANK * (i + 1)] for i, name in enumerate(EXPERTS) if name in experts], dim=-1)
 
 
 def tokenwise(router: Router, batch: Batch, x: Tensor, z: Tensor) -> Tensor:
     """(tokens, E) over all experts of the roster, whatever the router's level."""
     experts = ROSTER.visible(batch.tasks)
-    weight, level, *_ = router(x, z, batch, experts)
+    weight, level, *_ = router(x, visible(z, experts), batch, experts)
     spread = batch.spread(weight, level).expand(*x.shape[:-1], len(experts)).flatten(0, -2)
     full = spread.new_zeros(len(spread), len(EXPERTS))
     full[:, [EXPERTS.index(name) for name in experts]] = spread
@@ -48,7 +67,7 @@ def tokenwise(router: Router, batch: Batch, x: Tensor, z: Tensor) -> Tensor:
 def test_weights_have_their_shape_and_are_finite_and_not_negative(router: Router, task: str | tuple[str, ...]) -> None:
     batch, (x, z) = Batch(task, LENGTHS), stream()
     experts = ROSTER.visible(batch.tasks)
-    weight, level, *_ = router(x, z, batch, experts)
+    weight, level, *_ = router(x, visible(z, experts), batch, experts)
     assert weight.shape == {"task": (1, len(experts)), "sequence": (3, len(experts)), "token": (1, 9, len(experts))}[level]
     assert weight.dtype == torch.float32 and weight.isfinite().all() and (weight >= 0).all()
     assert (weight.sum(-1) > 0).all()
@@ -109,7 +128,7 @@ def test_a_constant_is_what_forward_gives(router: Router) -> None:
         assert weight_E.shape == (len(names),)
         for seed in (0, 1):
             torch.manual_seed(seed)
-            weight, level, *_ = router(torch.randn(1, 9, 8), torch.randn(1, 9, 6), Batch(task, LENGTHS), names)
+            weight, level, *_ = router(torch.randn(1, 9, 8), torch.randn(1, 9, RANK * len(names)), Batch(task, LENGTHS), names)
             assert level == "task" and torch.equal(weight[0], weight_E)
         wider = router.constant(task, EXPERTS)
         assert wider is not None and wider.shape == (3,)
@@ -140,8 +159,7 @@ def test_it_starts_the_same_again_and_differently_in_another_layer() -> None:
     for name in plugins.names("routers"):
 
         def start(key: str, name: str = name) -> list[Tensor]:
-            made: Router = plugins.build_plugin("routers", name, {}, d_in=8, roster=ROSTER, tasks=tuple(ROSTER.sees), seed=0, key=key)
-            return list(made.parameters())
+            return list(build(name, key).parameters())
 
         assert all(torch.equal(a, b) for a, b in zip(start("layers.0"), start("layers.0"), strict=True)), name
         drawn = [(a, b) for a, b in zip(start("layers.0"), start("layers.1"), strict=True) if a.any()]

@@ -13,7 +13,7 @@ from tests.tiny_trial import assert_close, gradients, stirred, tiny_examples, ti
 from twofold.core.inject import Expert, LayerPlan
 from twofold.model.unified import UnifiedModel
 from twofold.plugins import describe, names
-from twofold.records import Labelled
+from twofold.records import Document, Example, Labelled
 from twofold.tasks import StepContext, StepResult, Task, build_task, reads
 
 TASKS = names("tasks")
@@ -39,7 +39,7 @@ def examples(name: str) -> list[Any]:
     found = tiny_examples(3, teacher=True)
     if reads(name) is Labelled:
         return [Labelled(one.query_id, one.query, label) for one, label in zip(found, "abc", strict=True)]
-    return list(found)
+    return [Document(one.query_id, "", one.documents[0]) for one in found] if reads(name) is Document else list(found)
 
 
 def step(name: str, model: UnifiedModel, weight: float = 1.0, token_budget: int = 8192) -> StepResult:
@@ -59,14 +59,14 @@ def test_it_is_built_under_its_own_name_or_a_variants(name: str) -> None:
     for own in (name, f"{name}:legal"):
         task = build_task(own, options(name), width=32)
         assert task.name == own
-        assert task.measure in ("dense", "reranked", "accuracy")
+        assert task.measure in ("dense", "reranked", "accuracy", "likelihood")
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_it_answers_each_item_in_order(name: str, backbone_dir: Path) -> None:
     model = fresh(backbone_dir)
-    items: list[Any] = [one.text if reads(name) is Labelled else one.query for one in examples(name)]
-    if name == "rerank":
+    items: list[Any] = [one.query if reads(name) is Example else one.text for one in examples(name)]
+    if name in ("rerank", "listwise"):  # a pair is a list of one candidate
         items = [(one.query, one.documents[0]) for one in examples(name)]
     answers = model.predict(name, items)
     assert len(answers) == len(items)

@@ -228,6 +228,11 @@ def test_two_threads_with_different_tasks_do_not_meet() -> None:
         assert len(results) == 10 and all(torch.allclose(result, want[task], rtol=1e-6, atol=1e-6) for result in results)
 
 
+def test_a_tasks_sides_are_in_the_roster() -> None:
+    plan = LayerPlan((Expert("a", 1), Expert("b", 1)), {"retrieve/query": ("a",), "other/query": ("b",)})
+    assert plan.roster(("retrieve",)).sees == {"retrieve": ("a", "b"), "retrieve/query": ("a",)}
+
+
 @pytest.mark.parametrize(
     ("depths", "blocks", "want"),
     [((2, 4), 4, [2, 2, 4, 4]), ((1, 2, 3), 2, [1, 2]), ((1, 2, 3, 4), 6, [1, 1, 2, 3, 3, 4]), ((), 3, [5, 5, 5]), ((0, 3), 2, [0, 3])],

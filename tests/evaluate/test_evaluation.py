@@ -10,6 +10,7 @@ import pytest
 from tests.evaluate.toy import ToySystem, toy_dataset
 from twofold.errors import DataError
 from twofold.evaluate.evaluation import Evaluation, Settings, evaluate
+from twofold.tasks import lists_of
 
 ROWS = ("bm25", "dense", "reranked", "pipeline", "bm25_reranked", "bm25_pipeline", "oracle", "bm25_oracle")
 SETTINGS = Settings(depth=3, bm25_rerank_depth=2, retrieval_depth=5, resamples=99)
@@ -75,6 +76,19 @@ def test_a_pair_of_both_first_stages_is_scored_once() -> None:
     evaluate(system, toy_dataset(), name="t", method="m", settings=SETTINGS)
     assert len(system.scored) == len(set(system.scored))
     assert len(system.scored) < 6 * (3 + 2)
+
+
+def test_whole_lists_are_scored_once_for_each_first_stage() -> None:
+    """Where a score depends on the other candidates, those of BM25 are not mixed with the system's own."""
+
+    class Lists(ToySystem):
+        reads_lists = True
+
+    system = Lists()
+    evaluate(system, toy_dataset(), name="t", method="m", settings=SETTINGS)
+    lists = lists_of(system.scored[: 6 * SETTINGS.depth])
+    assert len(lists) == 6 and all(len(texts) == SETTINGS.depth for _, *texts in lists)
+    assert 0 < len(system.scored) - 6 * SETTINGS.depth <= 6 * SETTINGS.bm25_rerank_depth
 
 
 def test_run_files(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.evaluate.toy import ToySystem, toy_dataset
 from twofold.evaluate.measures import mean, per_query
@@ -60,3 +64,18 @@ def test_a_cautious_weight_is_the_smallest_that_is_hardly_worse() -> None:
     assert tune_weight(first, second, qrels, cautious=True) == 0
     always = {query: {"good": 0.5, "bad": 1.0} for query in qrels}
     assert tune_weight(always, second, qrels, cautious=True) == tune_weight(always, second, qrels) > 0
+
+
+def test_two_queries_of_the_same_words_are_never_neighbours_in_one_call() -> None:
+    """A reranker that reads whole lists knows a list by its query's words; the best candidate comes first."""
+    dataset, calls = toy_dataset(), []
+    texts = {**dataset.texts, "q1": dataset.texts["q0"]}
+
+    def score(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        calls.append(list(pairs))
+        return np.zeros(len(pairs), dtype=np.float32)
+
+    rerank_run(score, CANDIDATES, replace(dataset, texts=texts), "test", depth=2)
+    assert [len(pairs) for pairs in calls] == [2, 10]
+    assert calls[0] == [(texts["q0"], dataset.corpus.document(document).body) for document in ("d1", "d2")]
+    assert calls[1][0][0] == texts["q1"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from twofold.methods.specialists import build
@@ -23,6 +25,20 @@ def test_lora_specialists_have_one_expert_each() -> None:
         [("reranking", 6)],
     ]
     assert [member.stages[0].trains for member in members] == [("expert:*", "head:*")] * 2
+
+
+def test_qwen3s_losses_are_options_of_the_tasks() -> None:
+    embedder, reranker = build(tasks=TASKS, losses="qwen3", merge=3).members
+    assert embedder.options == {"retrieve": {"query_negatives": True, "document_negatives": True, "margin": 0.1}}
+    assert reranker.options == {"rerank": {"loss": "bce", "scale": 5.0}}
+    assert embedder.merge == reranker.merge == 3
+    assert all(member.options == {} and member.merge == 0 for member in build(tasks=TASKS).members)
+
+
+@pytest.mark.parametrize("wrong", [{"losses": "bert"}, {"merge": -1}, {"form": "lora", "merge": 2}])
+def test_what_makes_no_sense_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        build(tasks=TASKS, **wrong)
 
 
 def test_an_unknown_form_is_named() -> None:

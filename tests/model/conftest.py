@@ -29,6 +29,16 @@ PLANS = {
     "none": LayerPlan(),
     "soft": LayerPlan(EXPERTS, router="soft"),
     "by_task": LayerPlan(EXPERTS, SEES, router="by_task"),
+    "sides": LayerPlan(
+        (*EXPERTS[:2], Expert("passages", 2)),
+        {
+            "retrieve": ("embedding", "passages"),
+            "retrieve/query": ("embedding",),
+            "retrieve/document": ("passages",),
+            "rerank": ("reranking",),
+        },
+        router="by_task",
+    ),
     "uniform": LayerPlan(EXPERTS[2:]),
     "task_gate": LayerPlan(EXPERTS, router="task_gate", scope="block"),
     "topk": LayerPlan(EXPERTS, router="topk", router_options={"k": 2}),

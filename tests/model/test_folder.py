@@ -279,8 +279,12 @@ def test_a_plug_in_of_ones_own_is_imported_only_when_named(make_model: MakeModel
     other = rewritten(
         tmp_path / "model", tmp_path / "other", edit_config(lambda config: config["spec"]["plan"].update(router="mine.router"))
     )
-    with pytest.raises(CheckpointError, match=r"plugins=\['mine.router'\]"):
-        folder.load(other)
+    formed = rewritten(
+        tmp_path / "model", tmp_path / "formed", edit_config(lambda config: config["spec"]["tasks"]["rerank"].update(form="mine.router"))
+    )
+    for path in (other, formed):
+        with pytest.raises(CheckpointError, match=r"plugins=\['mine.router'\]"):
+            folder.load(path)
     assert not imported.exists()
     folder.load(other, plugins=["mine.router"])
     assert imported.exists()

@@ -32,6 +32,8 @@ ROUTERS: list[tuple[str, dict[str, Any]]] = [
     ("task_gate", {}),
     ("uniform", {}),
     ("frozen_random", {}),
+    ("ramole", {"k": 2}),
+    ("arrow", {"k": 2}),
 ]
 
 
@@ -127,6 +129,12 @@ def test_what_is_there_already_is_refused(backbone_dir: Path, tmp_path: Path) ->
         folder.load(tmp_path / "old", growth=Growth(LayerPlan((Expert("shared", 2),)), {"classify": {"labels": ["a", "b"]}}))
     with pytest.raises(CheckpointError, match="a new expert needs a task of its own"):
         folder.load(tmp_path / "old", growth=Growth(LayerPlan((Expert("more", 2),)), {"retrieve": {}}))
+
+
+def test_a_gate_over_all_experts_at_once_cannot_grow(backbone_dir: Path, tmp_path: Path) -> None:
+    saved(backbone_dir, tmp_path / "old", "mole")
+    with pytest.raises(CheckpointError, match=r"cannot grow: its bank or router has no place for .*gate"):
+        folder.load(tmp_path / "old", growth=CLASSIFY)
 
 
 def test_without_anything_new_everything_may_go_on(backbone_dir: Path, tmp_path: Path) -> None:

@@ -79,11 +79,38 @@ def test_a_decoder_with_a_template_gives_the_same_numbers_everywhere(
     assert apart(loaded.encode_queries(texts), vectors["queries"]) == 0
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "first", "last", "text"])
 def test_every_pooling(make_model: MakeModel, tmp_path: Path, pooling: str) -> None:
     model = make_model(pooling=pooling)
     folder.save(model, tmp_path / "model")
     assert apart(SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(TEXTS), model.encode(TEXTS)) < 1e-5
+
+
+@pytest.mark.parametrize("family", CHATS)
+def test_a_decoder_that_embeds_both_ways_over_its_own_tokens(make_model: MakeModel, tmp_path: Path, family: str) -> None:
+    """GritLM's way: the folder knows which tasks attend both ways, and prompt and template are pooled by nobody."""
+    options = {**CHAT, "prompts": prompts_of("qwen3"), "max_length": 128, "pair_length": 480, "pooling": "text"}
+    model = make_model("soft", family, both_ways=("retrieve",), **options)
+    folder.save(model, tmp_path / "model")
+    loaded, embedder = folder.load(tmp_path / "model"), SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert loaded.spec == model.spec and loaded.backbone.packed
+    causal = make_model("soft", family, **options)
+    assert apart(causal.encode_queries(TEXTS), model.encode_queries(TEXTS)) > 1e-3 and apart(causal.score(PAIRS), model.score(PAIRS)) == 0
+    assert folder.fingerprint(causal) != folder.fingerprint(model) == folder.fingerprint(loaded)
+    for theirs in (embedder, as_sentence_transformer(model)):
+        assert apart(theirs.encode_query(TEXTS), model.encode_queries(TEXTS)) < 1e-5
+        assert apart(theirs.encode_document(TEXTS), model.encode_documents(TEXTS)) < 1e-5
+    assert apart(CrossEncoder(str(tmp_path / "model"), device="cpu").predict(PAIRS), loaded.score(PAIRS)) < 1e-4
+
+
+def test_queries_and_documents_of_a_model_with_sides(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model("sides", tasks={"retrieve": {"sides": True}, "rerank": {}})
+    folder.save(model, tmp_path / "model")
+    embedder = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert apart(embedder.encode_query(TEXTS), model.encode_queries(TEXTS)) < 1e-5
+    assert apart(embedder.encode_document(TEXTS), model.encode_documents(TEXTS)) < 1e-5
+    assert apart(embedder.encode(TEXTS), model.encode(TEXTS)) < 1e-5
+    assert apart(model.encode_queries(TEXTS), model.encode_documents(TEXTS)) > 1e-3
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

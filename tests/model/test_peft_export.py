@@ -22,15 +22,15 @@ PAIRS = [("what is it", "a red fox"), ("the dog", "a lazy dog over a fox")]
 
 
 def peft_outputs(model: UnifiedModel, folder: Path, task: str) -> torch.Tensor:
-    """Vectors of `TEXTS`, or scores of `PAIRS`, by PEFT: a padded pass over the bare backbone, one text at a time."""
+    """Vectors of `TEXTS`, or scores of `PAIRS` for rerank, by PEFT: a padded pass over the bare backbone, one text at a time."""
     backbone, _ = load_model(model.spec.backbone)
     peft = PeftModel.from_pretrained(backbone, str(folder / task)).eval()
     found = []
-    for sample in TEXTS if task == "retrieve" else PAIRS:
+    for sample in PAIRS if task == "rerank" else TEXTS:
         pack = model.tokens.texts([sample]) if isinstance(sample, str) else model.tokens.pairs([sample])
         with torch.no_grad():
             hidden_TD = peft(input_ids=pack.input_ids_T[None], token_type_ids=pack.type_ids_T[None]).last_hidden_state[0]
-            if task == "retrieve":
+            if task != "rerank":
                 found.append(F.normalize(hidden_TD.mean(0), dim=-1))
             else:
                 query, document = (hidden_TD[pack.part_T == part].mean(0)[None] for part in (1, 2))
@@ -76,3 +76,12 @@ def test_what_cannot_be_exported(make_model: MakeModel, tmp_path: Path) -> None:
     (tmp_path / "peft" / "mine").touch()
     with pytest.raises(CheckpointError, match="is there already"):
         export(make_model("uniform"), tmp_path / "peft")
+
+
+def test_the_sides_of_retrieval_are_adapters_of_their_own(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model("sides", tasks={"retrieve": {"sides": True}, "rerank": {"head": "both"}})
+    found = export(model, tmp_path / "peft", pairs=PAIRS)
+    assert list(found) == ["retrieve/query", "retrieve/document", "rerank"] and all(each.constant for each in found.values())
+    for side, vectors in (("query", model.encode_queries(TEXTS)), ("document", model.encode_documents(TEXTS))):
+        own = peft_outputs(model, tmp_path / "peft" / "retrieve", side)
+        assert abs(own - torch.tensor(vectors)).max() < 1e-5

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.model.conftest import MakeModel
+from twofold.model.hub import as_cross_encoder
 from twofold.model.system import System
 
 
@@ -37,3 +38,17 @@ def test_a_weight_beyond_its_range(make_model: MakeModel) -> None:
     model = make_model("none")
     with pytest.raises(ValueError, match="rerank_weight 1.5: use 0 to 1"):
         System(model, model, 1.5)
+
+
+def test_a_reranker_of_whole_lists_says_so_and_what_it_declares(make_model: MakeModel) -> None:
+    model = make_model(
+        "uniform", tasks={"retrieve": {}, "rerank": {"form": "listwise", "documents_as": "retrieve", "k": 3, "document_tokens": 5}}
+    )
+    system = System.of(model)
+    assert system.reads_lists and not System.of(make_model()).reads_lists
+    declared = json.loads(json.dumps(system.describe()))["members"][0]["declares"]
+    assert declared["rerank"]["k"] == 3
+    assert "declares" not in System.of(make_model()).describe()["members"][0]
+    with pytest.raises(ValueError, match="not pair by pair"):
+        model.eval()
+        as_cross_encoder(model).predict([("a", "dog")])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from twofold import plugins
+from twofold.banks.lora import LoraBank
 from twofold.core.routing import Batch, Roster, Router
 
 EXPERTS = ("a", "b", "c")
@@ -16,8 +17,19 @@ LENGTHS = (4, 2)
 
 
 def build(name: str, roster: Roster = ROSTER, **options: Any) -> Router:
-    made: Router = plugins.build_plugin("routers", name, options, d_in=8, roster=roster, tasks=tuple(roster.sees), seed=0, key="layers.0")
+    given = {"d_in": 8, "roster": roster, "tasks": tuple(roster.sees), "seed": 0, "key": "layers.0", "bank": make_bank(roster)}
+    made: Router = plugins.build_plugin("routers", name, options, **given)
     return made
+
+
+def make_bank(roster: Roster = ROSTER) -> LoraBank:
+    """Experts of rank 2, 3, 2, … whose updates say something."""
+    ranks = {name: 2 + i % 2 for i, name in enumerate(roster.experts)}
+    bank = LoraBank(8, 7, ranks, dict.fromkeys(ranks, 2.0), "layers.0.query", seed=0)
+    for i, name in enumerate(ranks):
+        draw = torch.Generator().manual_seed(10 + i)
+        bank.b[name].data.copy_(torch.randn(bank.b[name].shape, generator=draw))
+    return bank
 
 
 def widen(router: Router, std: float = 1.0) -> Router:

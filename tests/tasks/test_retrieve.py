@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from tests.reference import losses as slow
 from tests.tasks.conftest import PLAN, MakeModel
-from tests.tiny_trial import assert_close, gradients, tiny_examples, tiny_unified
+from tests.tiny_trial import assert_close, gradients, stirred, tiny_examples, tiny_unified
+from twofold.core.inject import Expert, LayerPlan
 from twofold.core.routing import Routing
 from twofold.errors import ConfigError
+from twofold.model.state import state_of
 from twofold.model.unified import UnifiedModel
 from twofold.plugins import build_plugin
 from twofold.records import Example
@@ -189,3 +191,79 @@ def test_options_are_checked() -> None:
         build(width=32, keep=-1.0)
     with pytest.raises(ConfigError, match="temperature"):
         build_plugin("tasks", "retrieve", {"temprature": 1.0}, width=32)
+
+
+EXPERTS = tuple(Expert(name, 2) for name in ("one", "two", "three"))
+SIDES = LayerPlan(
+    EXPERTS[:2], {"retrieve": ("one", "two"), "retrieve/query": ("one",), "retrieve/document": ("two",), "rerank": ()}, router="by_task"
+)
+DOMAINS = ("one", "two", "three")
+BY_DOMAIN = LayerPlan(
+    EXPERTS,
+    {**{f"retrieve/{name}": (name,) for name in DOMAINS}, "retrieve": DOMAINS, "retrieve/document": (), "rerank": ()},
+    router="by_task",
+)
+
+
+def planned(backbone_dir: Path, plan: LayerPlan, **options: Any) -> UnifiedModel:
+    return stirred(tiny_unified(backbone_dir, plan, retrieve=options), size=0.3)
+
+
+def under(model: UnifiedModel, texts: Sequence[str], passes: str | tuple[()], prompt: str | None = None) -> Tensor:
+    """Unit vectors by passes of this name."""
+    with torch.no_grad():
+        return retrieve(model).vectors(model.encoder, model.tokens.texts(texts, prompt), 8192, task=passes)[0]
+
+
+def test_queries_and_documents_have_passes_of_their_own(backbone_dir: Path) -> None:
+    """Each side has its own expert, and they are trained together; without a prompt a text is a document."""
+    model, examples = planned(backbone_dir, SIDES, sides=True), tiny_examples(4)
+    texts = [example.query for example in examples]
+    queries, documents = torch.tensor(model.encode_queries(texts)), torch.tensor(model.encode_documents(texts))
+    assert torch.equal(queries, under(model, texts, "retrieve/query")) and torch.equal(documents, under(model, texts, "retrieve/document"))
+    assert (queries - documents).abs().max() > 1e-3
+    assert torch.equal(torch.tensor(model.encode(texts)), documents)
+    assert model.predict("retrieve", texts) == documents.tolist()
+    result, found = step(model, examples)
+    sides = (
+        under(model, texts, "retrieve/query"),
+        under(model, [text for each in examples for text in each.documents], "retrieve/document"),
+    )
+    assert result.loss == pytest.approx(float(retrieve(model).loss(*sides, examples, World())), abs=1e-5)
+    assert {name.rpartition(".")[2] for name in found} == {"one", "two"}
+    assert_close(step(planned(backbone_dir, SIDES, sides=True, cache_tokens=1), examples, token_budget=40)[1], found, 1e-6)
+
+
+def test_a_query_goes_to_the_nearest_domain(backbone_dir: Path) -> None:
+    """Chosen by the bare backbone's vector; documents stay bare; the experts of other domains are left alone."""
+    model, texts = planned(backbone_dir, BY_DOMAIN, domains=list(DOMAINS)), ["a fox", "the lazy dog", "what is it", "runs over"]
+    domains = retrieve(model).domains
+    assert domains is not None
+    bare = under(model, texts, ())
+    domains.centroid_CD[:2], domains.count_C[:2] = bare[:2], 1
+    want = [max((0, 1), key=lambda c, row=row: float(row @ bare[c])) for row in bare]  # type: ignore[misc]
+    assert want[:2] == [0, 1]
+    got = torch.tensor(model.encode_queries(texts))
+    for row, text, domain in zip(got, texts, want, strict=True):
+        torch.testing.assert_close(row, under(model, [text], f"retrieve/{DOMAINS[domain]}")[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(model.encode_documents(texts)), bare)
+
+
+@pytest.mark.parametrize("cache_tokens", [16384, 1])
+def test_domains_learn_once_a_step_from_all_processes(backbone_dir: Path, cache_tokens: int) -> None:
+    """And a query of a dataset that is a domain belongs there, wherever the centroids are."""
+    examples = [replace(each, query_id=f"{'two' if i == 3 else 'other'}/{i}") for i, each in enumerate(tiny_examples(4))]
+    model = planned(backbone_dir, BY_DOMAIN, domains=list(DOMAINS), cache_tokens=cache_tokens)
+    bare = under(model, [each.query for each in examples], ())
+    result, found = step(model, examples, token_budget=30)
+    domains = retrieve(model).domains
+    assert domains is not None and domains.count_C.tolist() == [1, 2, 1]
+    torch.testing.assert_close(domains.centroid_CD, torch.stack([bare[0], bare[[1, 3]].mean(0), bare[2]]))
+    assert {name.rpartition(".")[2] for name in found} == set(DOMAINS)
+    assert {name for name in state_of(model) if "domains" in name} == {
+        f"head.retrieve.domains.{name}" for name in ("centroid_CD", "count_C")
+    }
+    if cache_tokens == 1:
+        direct, want = step(planned(backbone_dir, BY_DOMAIN, domains=list(DOMAINS)), examples)
+        assert result.loss == pytest.approx(direct.loss, abs=1e-6)
+        assert_close(found, want, 1e-6)

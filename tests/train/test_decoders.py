@@ -11,13 +11,16 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
+from tests.conftest import ROOT
 from tests.tiny import write_decoder
 from tests.tiny_trial import tiny_config, tiny_examples, write_beir
 from twofold.backbone.packed import Pack
-from twofold.config import TrialConfig
+from twofold.config import TrialConfig, read
 from twofold.model.build import build_model
+from twofold.model.folder import load_system
 from twofold.model.unified import UnifiedModel
 from twofold.tasks import StepContext, Task
+from twofold.tasks.listwise import ListwiseTask
 from twofold.train.start import mining_model, spec_of
 from twofold.train.trial import method_of, run_trial
 
@@ -100,3 +103,58 @@ def test_training_reads_what_serving_reads(settings: TrialConfig, task: str, mon
     assert rows() == trained and mining_model(settings, torch.device("cpu")).tokens.prompts == model.tokens.prompts
     end = model.tokens.prompts["append" if task == "retrieve" else "pair_suffix"]
     assert all(model.tokens.tokenizer.decode(ids).endswith(end) for ids in trained)
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3"])
+def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp(f"methods-{request.param}")
+    write_decoder(folder / "decoder", request.param)
+    return folder / "decoder", write_beir(folder / "beir")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "methods" / "decoder").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_committed_methods_train_with_the_fields_own_prompts(
+    path: Path, folders: tuple[Path, Path], tmp_path: Path, cache_dir: Path
+) -> None:
+    """On a tokenizer of bytes, so with more room and fewer texts; packed; and opened again they score as they did."""
+    small = {"device": "cpu", "optim.steps": 4, "optim.lr_backbone": 1e-3, "backbone.max_length": 224, "backbone.pair_length": 480}
+    small |= {
+        "backbone.query_length": 12,
+        "data.negatives.bm25_depth": 5,
+        "tasks.retrieve.batch": 4,
+        "tasks.rerank.batch": 2,
+        "dev.depth": 5,
+    }
+    places = [f'backbone.name="{folders[0]}"', f'data.train=["{folders[1]}"]']
+    changes = [f"{key}={json.dumps(value)}" for key, value in small.items()]
+    shorter = ["method.options.k=2", "method.options.document_tokens=30"] if path.stem == "e2rank" else []
+    config = read(path, [*places, *changes, *shorter])
+    system = run_trial(config, tmp_path / "trial")
+    rows = [json.loads(line) for log in (tmp_path / "trial").rglob("log.jsonl") for line in log.read_text().splitlines()]
+    assert {task for row in rows for task in row["loss"]} == {"retrieve", "rerank"}
+    assert all(max(row["norm"].get(group, 0) for row in rows) > 0 for group in {group for row in rows for group in row["norm"]})
+    again = load_system(tmp_path / "trial" / "model")
+    pairs = [("bc", "bc de fg"), ("bc", "a fox"), ("what", "a fox")]
+    assert all(model.backbone.packed for model in again.models)
+    assert np.array_equal(again.score(pairs), system.score(pairs))
+    assert np.array_equal(again.encode_queries(["bc de"]), system.encode_queries(["bc de"]))
+
+
+def test_a_listwise_chat_ends_as_every_text_does(folders: tuple[Path, Path]) -> None:
+    """The prompt is a chat of E2Rank's words, and the state of the same end token is the vector of a query, a document and a list."""
+    config = read(ROOT / "configs" / "methods" / "decoder" / "e2rank.toml", [
+        f'backbone.name="{folders[0]}"', "method.options.k=2", "backbone.max_length=200", "backbone.pair_length=480"
+    ])  # fmt: skip
+    model = build_model(spec_of(config, method_of(config).members[0]))
+    task = model.tasks["rerank"]
+    assert isinstance(task, ListwiseTask)
+    packs = task.pack(model.tokens, [("bc", "a fox", "a dog", "it")])
+    (asked,) = (model.tokens.tokenizer.decode(ids) for ids in packs.asked.input_ids_T.split(list(packs.asked.lengths)))
+    documents = [model.tokens.tokenizer.decode(ids) for ids in packs.documents.input_ids_T.split(list(packs.documents.lengths))]
+    assert asked.startswith("<|im_start|>user\n") and "first:\nDocuments:\n[1] a fox\n[2] a dog\nQuery: bc<|im_end|>\n" in asked
+    assert asked.endswith("</think>\n\n<|endoftext|>") and sorted(documents) == [
+        "a dog<|endoftext|>",
+        "a fox<|endoftext|>",
+        "it<|endoftext|>",
+    ]
+    assert model.backbone.pooling == "last"

@@ -13,17 +13,21 @@ from twofold.model.build import build_model
 from twofold.train.facts import Trained, count_parameters, facts_of
 from twofold.train.loop import LoopState
 from twofold.train.material import Material, prepare_material
+from twofold.train.stages import trained
 from twofold.train.start import mining_model, spec_of
 from twofold.train.trial import method_of
 
 PER_RANK = dict.fromkeys(("layers",), 2 * (4 * 64 + 2 * 80))["layers"]
+HEAD = 32 + 1
+"""A weight for each feature of a query's token, and the scale."""
 """Parameters of one rank in the tiny BERT of two layers: in each four matrices of 32 × 32 and two between 32 and 48."""
 
 
 def parts_of(config: TrialConfig, steps: int | None = 6) -> list[Trained]:
     members = method_of(config).members
     state = None if steps is None else LoopState(step=steps, tokens=100, truncated=3)
-    return [Trained(member, build_model(spec_of(config, member)), state) for member in members]
+    models = [build_model(spec_of(config, member)) for member in members]
+    return [Trained(member, model, state, trained(model, member)) for member, model in zip(members, models, strict=True)]
 
 
 def material(config: TrialConfig) -> Material:
@@ -55,20 +59,20 @@ def test_where_nothing_was_trained_nothing_is_told(make_config: MakeConfig) -> N
 
 def test_parameters_total_trainable_and_active(make_config: MakeConfig) -> None:
     shared = count(make_config(method={"name": "shared_lora", "options": {"rank": 4}}))
-    assert shared["active"] == {"retrieve": 4 * PER_RANK, "rerank": 4 * PER_RANK + 1}
-    assert shared["trainable"] == 4 * PER_RANK + 1
+    assert shared["active"] == {"retrieve": 4 * PER_RANK, "rerank": 4 * PER_RANK + HEAD}
+    assert shared["trainable"] == 4 * PER_RANK + HEAD
     hard = count(make_config(method={"name": "hard_lora", "options": {"rank": 2}}))
-    assert hard["active"] == {"retrieve": 2 * PER_RANK, "rerank": 2 * PER_RANK + 1}
-    assert hard["trainable"] == 4 * PER_RANK + 1
+    assert hard["active"] == {"retrieve": 2 * PER_RANK, "rerank": 2 * PER_RANK + HEAD}
+    assert hard["trainable"] == 4 * PER_RANK + HEAD
     assert hard["total"] == shared["total"]
     backbone = hard["total"] - hard["trainable"]
     full = count(make_config(method={"name": "specialists"}))
-    assert full["active"] == {"retrieve": backbone, "rerank": backbone + 1}
-    assert full["trainable"] == full["total"] == 2 * backbone + 1
+    assert full["active"] == {"retrieve": backbone, "rerank": backbone + HEAD}
+    assert full["trainable"] == full["total"] == 2 * backbone + HEAD
 
 
 def test_all_stages_count_and_frozen_routers_do_not(make_config: MakeConfig) -> None:
     mole = count(make_config(method={"name": "tests.train.mole"}))
     assert mole["trainable"] > 2 * 2 * PER_RANK
     frozen = count(make_config(method={"name": "moe_lora", "options": {"router": "frozen_random", "rank": 2}}))
-    assert frozen["trainable"] == 3 * 2 * PER_RANK + 1
+    assert frozen["trainable"] == 3 * 2 * PER_RANK + HEAD

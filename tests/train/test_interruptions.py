@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,24 @@ def test_asked_to_stop_it_saves_and_fails(
     assert (folder / "members" / "unified" / "checkpoints" / f"step-{stopped_at:09d}" / "manifest.json").is_file()
     assert children.run(long_config, folder, resume=True) == [[0, ""]]
     assert outcome(folder) == outcome(unbroken)
+
+
+@pytest.mark.parametrize("name", ["ramole", "mixture_mean"])
+def test_a_model_that_is_changed_without_training_goes_on_too(
+    name: str, children: Children, backbone_dir: Path, beir_dir: Path, tmp_path: Path
+) -> None:
+    """Killed between steps (which experts are missing is part of the state), and after the last, before the model is in its place."""
+    changes: dict[str, Any] = {"method": {"name": name}}
+    if name == "ramole":
+        config = tiny_config(backbone_dir, beir_dir, method={"name": "hard_lora"}, optim={"steps": 1})
+        assert children.run(config, tmp_path / "start") == [[0, ""]]
+        changes |= {"start": str(tmp_path / "start" / "model")}
+    config = tiny_config(backbone_dir, beir_dir, **changes)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert children.run(config, whole) == [[0, ""]]
+    for where, count in (("logging", 4), ("moving", 3)):  # of the three checkpoints, two are left; then comes the model
+        assert children.run(config, broken, resume=True, die=[where, count])[0][0] == -signal.SIGKILL
+        assert not (broken / "model").exists()
+    assert children.run(config, broken, resume=True) == [[0, ""]]
+    for file in ("members/unified/log.jsonl", "model/model.safetensors"):
+        assert (broken / file).read_bytes() == (whole / file).read_bytes()

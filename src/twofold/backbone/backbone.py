@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -42,18 +42,33 @@ class Backbone(nn.Module):
     """Wraps `model`; `attention` is "packed", "padded", or "auto": packed where a comparison at load proves it exact.
 
     `precision` "bf16" is mixed precision: products in bf16, weights and layer norms in fp32. `pooling` is "mean", "first",
-    "last" or "auto" (last for causal models, else mean).
+    "last", "text" (the mean over a text's own tokens: neither template nor prompt) or "auto" (last for causal models, else mean).
+    In the passes of the tasks `both_ways` every token of a causal model sees the whole text (GritLM, arXiv 2402.09906); without
+    a window only, which would have to open on both sides.
     """
 
-    def __init__(self, model: nn.Module, *, pooling: str = "auto", attention: str = "auto", precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        pooling: str = "auto",
+        attention: str = "auto",
+        precision: str = "fp32",
+        both_ways: Collection[str] = (),
+    ) -> None:
         super().__init__()
-        if pooling not in ("auto", "mean", "first", "last") or attention not in ("auto", "packed", "padded"):
-            raise ValueError(f"pooling {pooling!r}, attention {attention!r}: use auto, mean, first or last; auto, packed or padded")
+        if pooling not in ("auto", "mean", "first", "last", "text") or attention not in ("auto", "packed", "padded"):
+            raise ValueError(f"pooling {pooling!r}, attention {attention!r}: use auto, mean, first, last or text; auto, packed or padded")
         if precision not in ("fp32", "bf16", "bf16-weights"):
             raise ValueError(f"precision {precision!r}: use fp32, bf16 or bf16-weights")
         self.model = model
         self.config: Any = _own_config(model)
         self.width = int(self.config.get_text_config().hidden_size)
+        self.both_ways = frozenset(both_ways) if self.causal else frozenset()
+        if self.both_ways and getattr(self.config.get_text_config(), "sliding_window", None):
+            raise ValueError(
+                f"{self.config.model_type} looks through a sliding window: it cannot attend both ways in {sorted(self.both_ways)}"
+            )
         self.pooling = pooling if pooling != "auto" else ("last" if self.causal else "mean")
         parameters = inspect.signature(model.forward).parameters
         self._accepts = {name for name in ("position_ids", "token_type_ids") if name in parameters}
@@ -90,17 +105,20 @@ class Backbone(nn.Module):
         """Hidden states (T, D) of the stream and what every router decided, both in the stream's order.
 
         `tasks`: one for all, or one per text in the caller's order; none at all is a pass of the bare backbone, without any expert.
-        Raises ValueError for another number.
+        Raises ValueError for another number, and for a batch of tasks of which only some attend both ways.
         """
         pack = pack.to(self.device)
         if not isinstance(tasks, str) and len(tasks) not in (0, len(pack.order)):
             raise ValueError(f"{len(tasks)} tasks for {len(pack.order)} texts: give one name, one per text, or none")
         sorted_tasks = [tasks[i] for i in pack.order] if tasks and not isinstance(tasks, str) else tasks
-        return self._run_packed(pack, sorted_tasks) if self.packed else self._run_padded(pack, sorted_tasks)
+        run = self._run_packed if self.packed else self._run_padded
+        return run(pack, sorted_tasks, self._both_ways(tasks))
 
     def pool(self, hidden_TD: Tensor, pack: Pack, part: int | None = None, pooling: str | None = None) -> Tensor:
         """(S, D) in fp32, in the caller's order. `part` 1 or 2 pools only that part of a pair, by its mean; `pooling` instead of ours."""
         pooling = pooling or self.pooling
+        own = part is None and pooling == "text"
+        part = 1 if own else part
         lengths = torch.tensor(pack.lengths, device=hidden_TD.device)
         ends = lengths.cumsum(0)
         if part is None and pooling == "first":
@@ -111,8 +129,11 @@ class Backbone(nn.Module):
             segment_T = torch.repeat_interleave(torch.arange(len(pack.lengths), device=hidden_TD.device), lengths, output_size=pack.tokens)
             weight_T = torch.ones_like(segment_T) if part is None else (pack.part_T.to(hidden_TD.device) == part)
             zeros = hidden_TD.new_zeros(len(pack.lengths), hidden_TD.shape[-1], dtype=torch.float32)
-            total = zeros.index_add(0, segment_T, hidden_TD.float() * weight_T[:, None])
             count = zeros.new_zeros(len(pack.lengths)).index_add(0, segment_T, weight_T.float())
+            if own:  # an empty text has no tokens of its own: all that stands around it, then
+                weight_T = weight_T | (count == 0)[segment_T]
+                count = zeros.new_zeros(len(pack.lengths)).index_add(0, segment_T, weight_T.float())
+            total = zeros.index_add(0, segment_T, hidden_TD.float() * weight_T[:, None])
             pooled = total / count.clamp_min(1)[:, None]
         return pooled[pack.place_S.to(hidden_TD.device)]
 
@@ -124,7 +145,13 @@ class Backbone(nn.Module):
         else:
             getattr(self.model, f"{word}_checkpointing_disable")()
 
-    def _run_packed(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, dict[str, Routing]]:
+    def _both_ways(self, tasks: str | Sequence[str]) -> bool:
+        found = {name.partition("/")[0] in self.both_ways for name in ((tasks,) if isinstance(tasks, str) else tasks)}
+        if len(found) > 1:
+            raise ValueError(f"one batch of {sorted(set(tasks))}: only {sorted(self.both_ways)} attend both ways; run them apart")
+        return True in found
+
+    def _run_packed(self, pack: Pack, tasks: str | Sequence[str], both_ways: bool = False) -> tuple[Tensor, dict[str, Routing]]:
         lengths = torch.tensor(pack.lengths, device=self.device)
         ends = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=self.device)
         ends[1:] = lengths.cumsum(0)
@@ -132,18 +159,27 @@ class Backbone(nn.Module):
         position_T = torch.arange(pack.tokens, device=self.device) - start_T
         inputs: dict[str, Any] = {"input_ids": pack.input_ids_T[None], "position_ids": position_T[None] + self._offset}
         inputs |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": pack.lengths[0], "max_length_k": pack.lengths[0]}
+        inputs |= {"is_causal": False} if both_ways else {}
         with running(Batch(tasks, pack.lengths, device=self.device)) as batch:
             hidden_TD = self._call(inputs, pack.type_ids_T[None])[0]
         return hidden_TD, batch.routings
 
-    def _run_padded(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, dict[str, Routing]]:
+    def _run_padded(self, pack: Pack, tasks: str | Sequence[str], both_ways: bool = False) -> tuple[Tensor, dict[str, Routing]]:
         pad = self.config.pad_token_id if self.config.pad_token_id is not None else 0
         sizes = list(pack.lengths)
         ids_SL = pad_sequence(list(torch.split(pack.input_ids_T, sizes)), batch_first=True, padding_value=pad)
         types_SL = pad_sequence(list(torch.split(pack.type_ids_T, sizes)), batch_first=True)
         mask_SL = torch.arange(ids_SL.shape[1], device=self.device)[None] < torch.tensor(sizes, device=self.device)[:, None]
+        inputs: dict[str, Any] = {"input_ids": ids_SL, "attention_mask": mask_SL.long()}
+        if both_ways:  # a mask of four dimensions is taken as it is
+            floor = torch.finfo(torch.float32).min
+            seen_S1LL = mask_SL[:, None, None].expand(-1, 1, mask_SL.shape[1], -1)
+            inputs |= {
+                "attention_mask": torch.zeros(seen_S1LL.shape, device=self.device).masked_fill(~seen_S1LL, floor),
+                "is_causal": False,
+            }
         with running(Batch(tasks, pack.lengths, mask_SL)) as batch:
-            hidden_SLD = self._call({"input_ids": ids_SL, "attention_mask": mask_SL.long()}, types_SL)
+            hidden_SLD = self._call(inputs, types_SL)
         return hidden_SLD[mask_SL], batch.routings
 
     def _call(self, inputs: dict[str, Any], types: Tensor) -> Tensor:
@@ -170,10 +206,11 @@ class Backbone(nn.Module):
         pack = Pack(ids_T, zeros, zeros, tuple(lengths), tuple(range(len(lengths))), 0).to(self.device)
         model.eval()
         try:
-            want, _ = self._run_padded(pack, "proof")
+            directions = (False, True) if self.both_ways else (False,)
+            want = torch.stack([self._run_padded(pack, "proof", both)[0] for both in directions])
             packed.register()
             model.set_attn_implementation(packed.NAME)
-            got, _ = self._run_packed(pack, "proof")
+            got = torch.stack([self._run_packed(pack, "proof", both)[0] for both in directions])
             off = float((got - want).abs().max() / want.abs().max().clamp_min(1e-6))
             tolerance = TOLERANCE if want.dtype == torch.float32 and not self.autocast else 3e-2
             why = "" if off <= tolerance else f"packed differs from padded by {off:.1e}"

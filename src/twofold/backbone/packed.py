@@ -28,7 +28,8 @@ class Pack:
     type_ids_T: Tensor
     """0 for a text or a pair's first part, 1 for a pair's second."""
     part_T: Tensor
-    """0 for the template's own tokens, 1 for the text or a pair's query, 2 for a pair's document."""
+    """0 for the template's own tokens and a text's prompt, 1 for the text or a pair's query, 2 for a pair's document; a pair's
+    prompts count to its texts."""
     lengths: tuple[int, ...]
     order: tuple[int, ...]
     """`order[i]` is the position in the caller's list of the i-th segment of the stream."""

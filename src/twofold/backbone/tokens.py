@@ -82,11 +82,25 @@ class TextTokens:
         return twin
 
     def texts(self, texts: Sequence[str], prompt: str | None = None) -> Pack:
-        """One segment per text: template, prompt, text. An empty text keeps the template, or one padding token without one."""
-        segments, truncated = [], 0
+        """One segment per text: template, prompt, text. An empty text keeps the template, or one padding token without one.
+
+        Of a prompt as many tokens count as it has by itself; they are no part of the text.
+        """
+        segments, truncated, before = [], 0, len(self._alone(prompt or ""))
         for ids, cut in self._ids(texts, prompt, self.max_length - self.single.size):
             truncated += cut
             segments.append(self._segment(self.single, ids, []))
+            start = len(self.single.prefix)
+            segments[-1][2][start : start + before] = [0] * min(before, len(ids))
+        return make_pack(segments, truncated)
+
+    def joined(self, rows: Sequence[Sequence[tuple[str, int | None]]]) -> Pack:
+        """One segment per row of (text, most tokens; None for all): each text cut by itself, then put together in one text's template."""
+        segments, truncated = [], 0
+        for row in rows:
+            pieces = [self._ids([text], None, len(text.encode()) if most is None else most)[0] for text, most in row]
+            segments.append(self._segment(self.single, [token for ids, _ in pieces for token in ids], []))
+            truncated += any(cut for _, cut in pieces)
         return make_pack(segments, truncated)
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> Pack:

@@ -13,7 +13,7 @@ from twofold.core.layer import MixtureLinear
 from twofold.core.routing import Bank, Roster, Router
 
 BuildBank = Callable[[int, int, Mapping[str, int], Mapping[str, float], str], Bank]  # d_in, d_out, ranks, scales, layer name
-BuildRouter = Callable[[int, str, Roster], Router]  # d_in, key, the experts that are there
+BuildRouter = Callable[[int, str, Roster, Bank], Router]  # d_in, key, the experts that are there, the first layer's bank of this key
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LayerPlan:
     """The shape of a mixture. An empty `experts` leaves the model as it is."""
 
     experts: tuple[Expert, ...] = ()
-    sees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task → the experts that it sees; a task that is missing sees all
+    sees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task, or TASK/SIDE (passes of its own) → its experts; default: all
     targets: str = ".*"  # regular expression over the names of the linear layers inside the model's repeated blocks
     bank: str = "lora"
     bank_options: Mapping[str, Any] = field(default_factory=dict)
@@ -57,14 +57,10 @@ class LayerPlan:
 
     def roster(self, tasks: tuple[str, ...], here: Collection[str] | None = None) -> Roster:
         """The plan's experts, or those of them that are `here`, and what each of `tasks` sees of them."""
-        names = tuple(expert.name for expert in self.experts)
-        absent = set() if here is None else set(names) - set(here)
-        sees = {task: self.sees.get(task, names) for task in tasks}
-        return Roster(_without(absent, names), {task: _without(absent, seen) for task, seen in sees.items()})
-
-
-def _without(absent: Collection[str], names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in names if name not in absent)
+        names = tuple(expert.name for expert in self.experts if here is None or expert.name in here)
+        absent = {expert.name for expert in self.experts} - set(names)
+        sees = dict.fromkeys(tasks, names) | {n: tuple(e) for n, e in self.sees.items() if n.partition("/")[0] in tasks}
+        return Roster(names, {task: tuple(name for name in seen if name not in absent) for task, seen in sees.items()})
 
 
 def block_of(layer: str) -> str | None:
@@ -103,8 +99,8 @@ def inject(model: nn.Module, plan: LayerPlan, tasks: tuple[str, ...], build_bank
         roster = plan.roster(tasks, here)
         if not roster.experts:
             continue
-        router = routers.setdefault(key, routers.get(key) or build_router(d_in, key, roster))
         bank = build_bank(d_in, d_out, {e: ranks[name][e] for e in roster.experts}, {e: scales[e] for e in roster.experts}, name)
+        router = routers.setdefault(key, routers.get(key) or build_router(d_in, key, roster, bank))
         model.set_submodule(name, MixtureLinear(linear, bank, router, roster, name, key))
 
 

@@ -86,7 +86,7 @@ class Batch:
         self.length_S = torch.tensor(self.lengths, device=self.device)
         self.segment_T = torch.arange(len(self.lengths), device=self.device).repeat_interleave(self.length_S, output_size=sum(self.lengths))
         self.routings: dict[str, Routing] = {}
-        self.decided: dict[str, Any] = {}  # what `once` made
+        self.decided: dict[str, Any] = {}  # what `once` made, and what a router keeps for those of later layers
 
     def pool(self, x: Tensor) -> Tensor:
         """Mean over each segment's tokens: (1, T, D) or (S, L, D) → (S, D)."""
@@ -123,7 +123,8 @@ class Batch:
         return self.spread(weight, level)
 
     def _real(self, x: Tensor) -> Tensor:
-        return x if self.mask_SL is None else x[self.mask_SL][None]
+        own = self.mask_SL is not None and x.shape[:2] == self.mask_SL.shape  # a table of relative positions goes through a layer too
+        return x[self.mask_SL][None] if own else x
 
     def replay(self) -> Batch:
         """The batch as it stands now, for the recomputation of a checkpointed block: what the block itself decides is decided again."""

@@ -46,7 +46,8 @@ class System(Protocol):
         """(N,) documents → (N, D) vectors of unit length."""
 
     def score(self, pairs: Sequence[tuple[str, str]], /) -> NDArray[np.float32]:
-        """(query, document) pairs → (N,) raw relevance scores."""
+        """(query, document) pairs → (N,) raw relevance scores. A query's pairs stand together, its best candidate first, which matters
+        to a system with `reads_lists`: it is asked for each first stage's candidates apart."""
 
     def describe(self) -> dict[str, Any]:
         """What it is: backbone, fingerprint, banks, routers, …; JSON types only."""
@@ -184,10 +185,14 @@ def _bm25(dataset: Dataset, questions: Judged, depth: int) -> tuple[Run, int]:
 def _reranked_rows(
     system: System, dataset: Dataset, split: str, questions: Judged, bm25: Run, dense: Run, settings: Settings, progress: Progress | None
 ) -> dict[str, Run]:
-    """Every row's run. A pair that both first stages propose is scored once."""
+    """Every row's run. A pair that both first stages propose is scored once, unless its score depends on the other candidates."""
     own, lexical = top(dense, settings.depth), top(bm25, settings.bm25_rerank_depth)
-    scores = rerank_run(system.score, {query: {**own[query], **lexical.get(query, {})} for query in own}, dataset, split, progress=progress)
-    own_scores, lexical_scores = _only(scores, own), _only(scores, lexical)
+    if getattr(system, "reads_lists", False):
+        own_scores, lexical_scores = (rerank_run(system.score, each, dataset, split, progress=progress) for each in (own, lexical))
+    else:
+        both = {query: {**own[query], **lexical.get(query, {})} for query in own}
+        scores = rerank_run(system.score, both, dataset, split, progress=progress)
+        own_scores, lexical_scores = _only(scores, own), _only(scores, lexical)
     return {
         "bm25": bm25,
         "dense": dense,

@@ -28,12 +28,13 @@ def rerank_run(
 ) -> Run:
     """Raw pair scores of every query's best `depth` candidates (all where None); nothing below them is kept.
 
-    Texts are read and scored for `queries_at_once` queries at a time. Raises ValueError where a score is not finite or
+    Texts are read and scored for `queries_at_once` queries at a time, a query's best candidate first and no other query of the same
+    words beside it: that is how a reranker that reads whole lists knows them. Raises ValueError where a score is not finite or
     where there is not one per pair.
     """
     texts = dataset.queries(split)
     scores: dict[str, dict[str, float]] = {}
-    for batch in _batches(list(candidates), queries_at_once):
+    for batch in _batches(list(candidates), queries_at_once, texts):
         ids = [(query, document) for query in batch for document in ranked(candidates[query])[:depth]]
         pairs = [(texts[query], dataset.corpus.document(document).body) for query, document in ids]
         values_N = np.asarray(score(pairs))
@@ -80,5 +81,12 @@ def _by_grade(scores: Mapping[str, float], grades: Mapping[str, int], depth: int
     return {document: -float(rank) for rank, document in enumerate(best + order[depth:])}
 
 
-def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _batches(queries: Sequence[str], size: int, texts: Mapping[str, str]) -> Iterator[Sequence[str]]:
+    """`size` queries at a time, fewer where the next one reads like the one before it."""
+    batch: list[str] = []
+    for query in queries:
+        if len(batch) == size or (batch and texts[batch[-1]] == texts[query]):
+            yield batch
+            batch = []
+        batch.append(query)
+    yield from [batch] if batch else []

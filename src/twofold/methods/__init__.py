@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
 from twofold.core.inject import LayerPlan
+from twofold.model.unified import UnifiedModel
 from twofold.tasks import RoutingLoss
 
 Gradients = Mapping[str, Tensor]
@@ -55,6 +57,14 @@ class Companion:
 
 MakeCompanion = Callable[["Stage", nn.Module, int, Total], Companion]
 
+Batches = Callable[[str, int], Sequence[Any]]
+"""(task, step) → the examples that the task learns from in that step, of the tasks that some stage trains."""
+Change = Callable[[UnifiedModel, Batches], None]
+"""What is done to a model, in place, without training it: other routers over its experts, constants in the place of a router, a merge.
+
+It depends on the model and on what it is given alone, draws no random numbers but from a generator of its own, and so gives
+the same again when a killed trial goes on."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -94,11 +104,23 @@ class Member:
     """Its experts; where the trial starts from a trained model, those that are added to it."""
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Task → the experts of the model it starts from that it sees besides; see `model.grow.Growth`."""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Task → options of its `build` that belong to the method: its losses, its form. What the trial's config says counts more."""
+    both_ways: tuple[str, ...] = ()
+    """Tasks in whose passes a causal backbone attends both ways; an encoder always does."""
+    merge: int = 0
+    """How many checkpoints of its training's second half become one by spherical interpolation at the end; 0: none."""
+    learns: tuple[str, ...] = ()
+    """Tasks that it only learns from, such as a language model's before the others: the model that is saved does not do them."""
+    before: Change | None = None
+    """Done once to the model that the member starts from, before its first stage."""
+    after: Change | None = None
+    """Done once to the trained model, after its last stage; dev, evaluation and the saved folder see what it leaves."""
 
     def __post_init__(self) -> None:
         for stage in self.stages:
-            if not stage.tasks or not set(stage.tasks) <= set(self.serves):
-                raise ValueError(f"stage {stage.name!r} learns {stage.tasks}; member {self.name!r} serves {self.serves}")
+            if not stage.tasks or not set(stage.tasks) <= {*self.serves, *self.learns}:
+                raise ValueError(f"stage {stage.name!r} learns {stage.tasks}; member {self.name!r} serves {(*self.serves, *self.learns)}")
 
 
 @dataclass(frozen=True)
@@ -114,8 +136,13 @@ class Method:
 
     @property
     def serves(self) -> tuple[str, ...]:
-        """The tasks of all members."""
+        """The tasks that the members do."""
         return tuple(task for member in self.members for task in member.serves)
+
+    @property
+    def learns(self) -> tuple[str, ...]:
+        """The tasks that some member only learns from."""
+        return tuple(dict.fromkeys(task for member in self.members for task in member.learns))
 
 
 HEADS = ("head:*",)

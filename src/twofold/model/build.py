@@ -37,9 +37,9 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any, head_of: HeadOf 
     as for a saved model whose heads are loaded, such a head starts at zero.
     """
     model.requires_grad_(False)
-    backbone = Backbone(
-        model, pooling=spec.pooling, attention=spec.attention, precision=spec.precision
-    )  # before injection: it proves packing on the bare model
+    backbone = Backbone(  # before injection: it proves packing on the bare model
+        model, pooling=spec.pooling, attention=spec.attention, precision=spec.precision, both_ways=spec.both_ways
+    )
     limit = backbone.position_limit
     tokens = TextTokens(
         tokenizer,
@@ -53,19 +53,26 @@ def assemble(spec: ModelSpec, model: nn.Module, tokenizer: Any, head_of: HeadOf 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{spec.seed}/{name}".encode()))
             tasks[name] = build_task(name, options, backbone.width, head_of).to(backbone.device)
+    put_mixture(model, spec, backbone.device)
+    return UnifiedModel(spec, backbone, tokens, tasks)
+
+
+def put_mixture(model: nn.Module, spec: ModelSpec, device: torch.device, kept: Mapping[str, Bank] = {}) -> None:
+    """Puts the experts and routers of the spec's plan beside the layers of `model`. `kept`: layer → the bank that it has already."""
     names = tuple(spec.tasks)
 
     def bank(d_in: int, d_out: int, ranks: Mapping[str, int], scales: Mapping[str, float], layer: str) -> Bank:
+        if layer in kept:
+            return kept[layer]
         built: Bank = plugins.build_plugin(
             "banks", spec.plan.bank, spec.plan.bank_options, d_in=d_in, d_out=d_out, ranks=ranks, scales=scales, layer=layer, seed=spec.seed
         )
-        return built.to(backbone.device)
+        return built.to(device)
 
-    def router(d_in: int, key: str, roster: Roster) -> Router:
+    def router(d_in: int, key: str, roster: Roster, bank: Bank) -> Router:
         built: Router = plugins.build_plugin(
-            "routers", spec.plan.router, spec.plan.router_options, d_in=d_in, roster=roster, tasks=names, seed=spec.seed, key=key
+            "routers", spec.plan.router, spec.plan.router_options, d_in=d_in, roster=roster, tasks=names, seed=spec.seed, key=key, bank=bank
         )
-        return built.to(backbone.device)
+        return built.to(device)
 
     inject(model, spec.plan, names, bank, router)
-    return UnifiedModel(spec, backbone, tokens, tasks)

@@ -36,6 +36,7 @@ from twofold.model.state import backbone_state, fingerprint, load_state, state_o
 from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
 from twofold.model.views import CONFIG, MODEL_TYPE, readable, write_json, write_views
+from twofold.tasks import form_of
 
 __all__ = ["fingerprint", "load", "load_system", "read_facts", "save", "save_system"]
 
@@ -242,7 +243,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _refuse_foreign(spec: ModelSpec, allowed: Collection[str]) -> None:
     """A dotted plug-in name imports a module; a downloaded folder must not choose which."""
-    used = {"bank": spec.plan.bank, "router": spec.plan.router} | {f"task {name}": name for name in spec.tasks}
+    used = {"bank": spec.plan.bank, "router": spec.plan.router}
+    used |= {f"task {name}": name for name in spec.tasks} | {f"form of {name}": form_of(name, own) for name, own in spec.tasks.items()}
     for what, name in used.items():
         if "." in name and name not in allowed:
             raise CheckpointError(f"it asks for the {what} {name!r}, a module of somebody's own; if you trust it: plugins=[{name!r}]")

@@ -8,7 +8,7 @@ Shapes: N rows, L tokens of the longest, T tokens in all, D features.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,7 +136,11 @@ class TwofoldModel(TwofoldPreTrained):  # type: ignore[no-untyped-call, unused-i
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             ids_T, types_T = input_ids[order_N][mask_NL], types[order_N][mask_NL]
             pack = Pack(ids_T, types_T, torch.ones_like(ids_T), tuple(lengths), tuple(range(len(lengths))), 0)
-            hidden_TD, _ = self.unified.backbone(pack, name)
+            owner: Any = self.unified.tasks[name]
+            passes = owner.passes(self.unified.encoder, pack, task, usual) if hasattr(owner, "passes") else name
+            hidden_TD, _ = self.unified.backbone(pack, passes)
+            if self.unified.backbone.pooling == "text":  # a mean is normalised afterwards, so that zeros are as good as nothing
+                hidden_TD = hidden_TD * own_tokens(lengths, self.unified.tokens.single).to(hidden_TD.device)[:, None]
             sorted_NLD = sorted_NLD.masked_scatter(mask_NL.to(hidden_TD.device)[..., None], hidden_TD.float())
         return BaseModelOutput(last_hidden_state=sorted_NLD[order_N.argsort()])  # type: ignore[arg-type, unused-ignore]
 
@@ -158,6 +162,8 @@ class TwofoldForSequenceClassification(TwofoldPreTrained):  # type: ignore[no-un
 
         if "rerank" not in self.unified.tasks:
             raise ValueError(f"this model was not made for 'rerank'; it does {list(self.unified.tasks)}")
+        if self.unified.reads_lists():
+            raise ValueError("this model's reranker reads a query's candidates together, not pair by pair: use twofold.load(path).rank")
         mask_NL = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         template = self.unified.tokens.double
         queries, documents = [], []
@@ -172,6 +178,14 @@ class TwofoldForSequenceClassification(TwofoldPreTrained):  # type: ignore[no-un
         rerank: Any = self.unified.tasks["rerank"]
         score_N, _ = rerank.scores(self.unified.encoder, self.unified.tokens.pair_ids(queries, documents), TOKEN_BUDGET)
         return SequenceClassifierOutput(logits=score_N[:, None])  # type: ignore[arg-type, unused-ignore]
+
+
+def own_tokens(lengths: Sequence[int], template: Template) -> Tensor:
+    """(T,) True for what stands between a template's prefix and suffix, of texts of these lengths one after the other; for a text
+    that has nothing there, everything."""
+    start, end = len(template.prefix), len(template.suffix)
+    rows = [torch.arange(length) for length in lengths]
+    return torch.cat([(row >= start) & (row < len(row) - end) if len(row) > start + end else row >= 0 for row in rows])
 
 
 def parts_of_pair(ids: Ids, types: list[int] | None, template: Template) -> tuple[Ids, Ids]:

@@ -59,23 +59,24 @@ def export(
 ) -> dict[str, Export]:
     """Writes `path/TASK` for every task: `PeftModel.from_pretrained(backbone, path/TASK)` then gives that task's hidden states.
 
-    `texts` are samples for retrieve, `pairs` for rerank. The heads are not part of an adapter: pooling, and for a pair the
-    score of its two parts, stay with the caller. Raises ValueError where there are no experts, where the routing depends on
-    the input and there are no samples of the task, and CheckpointError as `write_folder` does.
+    It is `path/TASK/SIDE` where queries and documents are passes of their own. `texts` are samples for retrieve, `pairs` for rerank.
+    The heads are not part of an adapter: pooling, and for a pair the score of its two parts, stay with the caller. Raises
+    ValueError where there are no experts, where the routing depends on the input and there are no samples of the task, and
+    CheckpointError as `write_folder` does.
     """
     layers = {layer.layer: layer for layer in mixtures(model.backbone.model)}
     if not layers:
         raise ValueError("the model has no experts to export: its backbone is all there is")
     samples: Mapping[str, Sequence[Any]] = {"retrieve": texts, "rerank": pairs}
     plans: dict[str, tuple[dict[str, Tensor], bool, float | None]] = {}
-    for task in model.tasks:
+    for task in passes_of(model):
         weights, constant = weights_of(model, task, samples.get(task, ()))
         plans[task] = weights, constant, measured(model, task, weights, samples.get(task, ()))
     base = model.spec.backbone
 
     def write(folder: Path) -> None:
         for task, (weights, _, _) in plans.items():
-            (folder / task).mkdir()
+            (folder / task).mkdir(parents=True)
             tensors, ranks = adapter(layers, task, weights)
             save_tensors(folder / task / "adapter_model.safetensors", tensors)
             write_json(folder / task / "adapter_config.json", adapter_config(base, ranks))
@@ -83,6 +84,13 @@ def export(
 
     write_folder(Path(path), write, overwrite=overwrite)
     return {task: Export(Path(path) / task, constant, difference) for task, (_, constant, difference) in plans.items()}
+
+
+def passes_of(model: UnifiedModel) -> list[str]:
+    """The tasks, each replaced by its sides where it has some."""
+    known = next(mixtures(model.backbone.model)).roster.sees
+    sides = {task: [name for name in known if name.startswith(f"{task}/")] for task in model.tasks}
+    return [name for task, own in sides.items() for name in own or [task]]
 
 
 def weights_of(model: UnifiedModel, task: str, samples: Sequence[Any]) -> tuple[dict[str, Tensor], bool]:

@@ -24,6 +24,8 @@ class ModelSpec:
     pair_length: int = 384
     query_length: int = 64
     prompts: Mapping[str, str] = field(default_factory=dict)
+    both_ways: tuple[str, ...] = ()
+    """The tasks in whose passes a causal backbone attends both ways."""
     seed: int = 0
     """What the experts, routers and heads start from."""
 
@@ -41,4 +43,4 @@ class ModelSpec:
         plan = dict(data["plan"])
         plan["experts"] = tuple(Expert(**{**expert, "depths": tuple(expert.get("depths", ()))}) for expert in plan["experts"])
         plan["sees"] = {task: tuple(experts) for task, experts in plan["sees"].items()}
-        return cls(**{**data, "plan": LayerPlan(**plan)})
+        return cls(**{**data, "plan": LayerPlan(**plan), "both_ways": tuple(data.get("both_ways", ()))})

@@ -113,6 +113,7 @@ def fingerprint(model: UnifiedModel, task: str | None = None) -> str:
     parts["tasks"] = json.dumps({name: spec["tasks"][name] for name in kept}, sort_keys=True)
     parts |= {"pooling": model.backbone.pooling, "normalisation": "unit length", "dimensions": str(model.width)}
     parts |= {"lengths": f"{tokens.max_length}, {tokens.pair_length}, {tokens.query_length}"}
+    parts |= {"both_ways": ", ".join(spec["both_ways"])} if spec["both_ways"] else {}
     return digest_of(parts)
 
 
@@ -122,6 +123,7 @@ def used(name: str, task: str, seen: Collection[str], tasks: Collection[str], sp
         return name.startswith(f"head.{task}.")
     last = name.rpartition(".")[2]
     owner, _, expert = last.rpartition(">")
+    owner = owner.partition("/")[0]
     if owner and owner in tasks and owner != task:
         return False
     return expert in seen or expert not in {each["name"] for each in spec["plan"]["experts"]}

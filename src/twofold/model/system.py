@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.model.unified import UnifiedModel
-from twofold.tasks import task_name
+from twofold.tasks import Task, task_name
 
 
 class System:
@@ -48,6 +48,11 @@ class System:
         return self.reranker.score(pairs, variant=self.variant)
 
     @property
+    def reads_lists(self) -> bool:
+        """Whether the reranker's score of a pair depends on the query's other candidates."""
+        return self.reranker.reads_lists(self.variant)
+
+    @property
     def truncated(self) -> dict[str, int]:
         """Texts and pairs that were cut so far."""
         return {"texts": self.embedder.truncated["texts"], "pairs": self.reranker.truncated["pairs"]}
@@ -63,6 +68,7 @@ class System:
 
 
 def _facts(model: UnifiedModel) -> dict[str, Any]:
+    declared = {name: dict(task.declares) for name, task in model.tasks.items() if isinstance(task, Task) and task.declares}
     groups = {group: sum(parameter.numel() for _, parameter in members) for group, members in model.groups().items()}
     return {
         "backbone": model.spec.backbone,
@@ -76,4 +82,5 @@ def _facts(model: UnifiedModel) -> dict[str, Any]:
         "attention": "packed" if model.backbone.packed else f"padded: {model.backbone.why_padded}",
         "router": model.spec.plan.router if model.spec.plan.experts else None,
         "parameters": groups,
+        **({"declares": declared} if declared else {}),
     }

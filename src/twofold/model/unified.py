@@ -6,7 +6,7 @@ Shapes: N texts or pairs, D features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from twofold.backbone.backbone import Backbone
-from twofold.backbone.packed import Pack
 from twofold.backbone.tokens import TextTokens
 from twofold.core.inject import fold, unfold
 from twofold.core.routing import Routing
 from twofold.model.spec import ModelSpec
 from twofold.model.weights import mixture_parameters
-from twofold.tasks import Encoder, Task, task_name
+from twofold.tasks import Encoder, Packed, Task, kind_of, lists_of, task_name
 from twofold.tasks.rerank import RerankTask
 from twofold.tasks.retrieve import RetrieveTask
 
@@ -34,6 +33,7 @@ TOKEN_BUDGET = 4096
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
 SomeTask = TypeVar("SomeTask", bound=Task[Any])
+SomePack = TypeVar("SomePack", bound=Packed)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class UnifiedModel(nn.Module):
             raise ValueError(f"dims {dims}: use 1 to {self.width}")
         out = [np.zeros((0, dims or self.width), dtype=np.float32)]
         for pack in self._windows(_checked(texts), lambda window: self.tokens.texts(window, prompt), "texts", progress):
-            vector_SD, _ = task.vectors(self.encoder, pack, token_budget)
+            vector_SD, _ = task.vectors(self.encoder, pack, token_budget, task=task.passes(self.encoder, pack, prompt, token_budget))
             out.append(_numpy(vector_SD if dims is None else F.normalize(vector_SD[:, :dims], dim=-1)))
         return np.concatenate(out)
 
@@ -117,13 +117,25 @@ class UnifiedModel(nn.Module):
         token_budget: int = TOKEN_BUDGET,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """(N,) raw scores of (query, document) pairs, read together by the cross-encoder; `variant` as for `encode`."""
-        task = self._task("rerank", variant, RerankTask)
+        """(N,) raw scores of (query, document) pairs, read together by the cross-encoder; `variant` as for `encode`.
+
+        A model whose reranker reads whole lists takes neighbours of the same query for one list, the first stage's best first.
+        """
+        name = task_name("rerank", variant)
+        if self.reads_lists(variant):
+            answers = self.predict(name, lists_of(pairs), token_budget=token_budget, progress=progress)
+            return np.array([score for answer in answers for score in answer], dtype=np.float32)
+        task = self._task(name, "", RerankTask)
         _checked([text for pair in pairs for text in pair])
         out = [np.zeros(0, dtype=np.float32)]
         for pack in self._windows(list(pairs), self.tokens.pairs, "pairs", progress):
             out.append(_numpy(task.scores(self.encoder, pack, token_budget)[0]))
         return np.concatenate(out)
+
+    def reads_lists(self, variant: str = "") -> bool:
+        """Whether a pair's score depends on the query's other candidates. Raises ValueError where the model does not rerank."""
+        task: Task[Any] = self._task("rerank", variant, Task)  # type: ignore[type-abstract]
+        return task.reads_lists
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None, *, variant: str = "") -> list[Ranked]:
         """The documents by raw pair score, best first; equal scores keep the given order."""
@@ -132,14 +144,15 @@ class UnifiedModel(nn.Module):
         return [Ranked(int(i), float(scores[i]), documents[i]) for i in best]
 
     def predict(self, task: str, items: Sequence[Any], *, token_budget: int = TOKEN_BUDGET, progress: Progress | None = None) -> list[Any]:
-        """A task's answer to each text, or to each pair where it reads pairs: `Guess`es for `classify`, and what a task of yours gives.
+        """A task's answer to each text, pair or list, as it reads them: `Guess`es for `classify`, and what a task of yours gives.
 
         Raises ValueError for a task that the model does not do.
         """
         module: Task[Any] = self._task(task, "", Task)  # type: ignore[type-abstract]
         _checked([text for item in items for text in ([item] if isinstance(item, str) else item)])
         out: list[Any] = []
-        for pack in self._windows(list(items), lambda window: module.pack(self.tokens, window), "texts", progress):
+        what = "pairs" if kind_of(task) == "rerank" else "texts"
+        for pack in self._windows(list(items), lambda window: module.pack(self.tokens, window), what, progress):
             out += module.predict(self.encoder, pack, token_budget)
         return out
 
@@ -147,8 +160,15 @@ class UnifiedModel(nn.Module):
     def routings(self, texts: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Routing]:
         """What every layer's router decides for these texts (task retrieve) or pairs (task rerank), in the order of the packed stream."""
         pack = self.tokens.pairs(pairs) if pairs else self.tokens.texts(texts)
-        found: dict[str, Routing] = self.backbone(pack, "rerank" if pairs else "retrieve")[1]
+        passes = "rerank" if pairs else self._task("retrieve", "", RetrieveTask).passes(self.encoder, pack, None, TOKEN_BUDGET)
+        found: dict[str, Routing] = self.backbone(pack, passes)[1]
         return found
+
+    def retire(self, tasks: Sequence[str]) -> None:
+        """Takes out tasks that the model only learnt from: their heads, and their names in what is saved."""
+        for task in tasks:
+            del self.tasks[task]
+        self.spec = replace(self.spec, tasks={task: options for task, options in self.spec.tasks.items() if task not in tasks})
 
     def fold(self, task: str) -> None:
         """Merges a task's experts into the weights, where its routing is constant: the model then does that task only, at no extra cost."""
@@ -180,8 +200,8 @@ class UnifiedModel(nn.Module):
         return task
 
     def _windows(
-        self, items: Sequence[Item], pack: Callable[[Sequence[Item]], Pack], what: str, progress: Progress | None
-    ) -> Iterator[Pack]:
+        self, items: Sequence[Item], pack: Callable[[Sequence[Item]], SomePack], what: str, progress: Progress | None
+    ) -> Iterator[SomePack]:
         """Packs of up to `WINDOW` items each; the consumer runs in inference mode, and the model in eval mode."""
         training = self.training
         self.eval()

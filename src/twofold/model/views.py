@@ -15,8 +15,8 @@ from twofold.model.unified import UnifiedModel
 
 CONFIG = "config.json"
 MODEL_TYPE = "twofold"
-POOLING = {"mean": "mean", "first": "cls", "last": "lasttoken"}
-"""Our name of a pooling → sentence-transformers' name."""
+POOLING = {"mean": "mean", "text": "mean", "first": "cls", "last": "lasttoken"}
+"""Our name of a pooling → sentence-transformers' name. For "text" the prompt is left out there, and the template's states are 0."""
 MODULES = (
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer", "kwargs": ["task"]},
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -40,7 +40,7 @@ def write_views(folder: Path, model: UnifiedModel, facts: dict[str, Any]) -> Non
     write_json(folder / "modules.json", MODULES)
     write_json(folder / "config_sentence_transformers.json", view)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": model.tokens.max_length, "do_lower_case": False})
-    pooling = {"word_embedding_dimension": model.width, "include_prompt": True}
+    pooling = {"word_embedding_dimension": model.width, "include_prompt": model.backbone.pooling != "text"}
     modes = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
     pooling |= {f"pooling_mode_{key}": POOLING[model.backbone.pooling] == mode for mode, key in modes.items()}
     write_json(folder / "1_Pooling" / CONFIG, pooling)

@@ -6,17 +6,22 @@ getting better. It owns its head, if it has one. It never sees a router, a metho
 One kind of task may be there several times under names of its own, `KIND:VARIANT` (`retrieve:legal`, `classify:banking77`):
 the same file, other data, another head, and whichever experts the plan lets it see. A file that learns from something else
 than examples of ranking says so by `READS`, such as `READS = Labelled`.
+
+A task may also take another form: its option `form` names the file that it is made from in place of its kind's. `rerank` with
+`form = "listwise"` is still the task that reranks, is measured and is tuned; what is behind it is `tasks/listwise.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from twofold import plugins
 from twofold.backbone.backbone import Backbone
@@ -27,6 +32,7 @@ from twofold.records import Example
 
 Sample = TypeVar("Sample", contravariant=True)
 """What a task learns from: `Example`, `Labelled`."""
+Item = TypeVar("Item")
 
 
 def kind_of(task: str) -> str:
@@ -50,9 +56,15 @@ def reads(task: str) -> type:
     return found
 
 
+def form_of(task: str, options: Mapping[str, Any]) -> str:
+    """The file that a task with these options is made from."""
+    return str(options.get("form", kind_of(task)))
+
+
 def build_task(task: str, options: Mapping[str, Any], width: int, head_of: HeadOf | None = None) -> Task[Any]:
     """The task on vectors of `width` features, with a fresh head. Raises ConfigError for a name or option that there is not."""
-    built: Task[Any] = plugins.build_plugin("tasks", kind_of(task), options, name=task, width=width, head_of=head_of)
+    own = {key: value for key, value in options.items() if key != "form"}
+    built: Task[Any] = plugins.build_plugin("tasks", form_of(task, options), own, name=task, width=width, head_of=head_of)
     return built
 
 
@@ -106,20 +118,32 @@ class StepContext:
     """Added to the loss, as its mean over the texts; not multiplied by `weight`."""
 
 
+class Packed(Protocol):
+    """What a task makes of its items: a `Pack`, or several."""
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were cut."""
+
+
 class Task(nn.Module, ABC, Generic[Sample]):
     """One job of the model, under the name by which the experts know it."""
+
+    reads_lists: ClassVar[bool] = False
+    """Whether a document's score depends on the query's other candidates. An item is then a query and all of its documents, the
+    first stage's best first; else it is one text or one pair."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
 
     @abstractmethod
-    def pack(self, tokens: TextTokens, items: Sequence[Any]) -> Pack:
-        """What the task is asked about, tokenised: texts, or pairs."""
+    def pack(self, tokens: TextTokens, items: Sequence[Any]) -> Packed:
+        """What the task is asked about, tokenised: texts, pairs, or lists."""
 
     @abstractmethod
-    def predict(self, encoder: Encoder, pack: Pack, token_budget: int) -> list[Any]:
-        """The task's answer to each text or pair of the pack, in the caller's order; called in inference mode."""
+    def predict(self, encoder: Encoder, pack: Any, token_budget: int) -> list[Any]:
+        """The task's answer to each item that `pack` was made from, in the caller's order; called in inference mode."""
 
     @abstractmethod
     def step(self, examples: Sequence[Sample], context: StepContext) -> StepResult:
@@ -133,24 +157,53 @@ class Task(nn.Module, ABC, Generic[Sample]):
     def measure(self) -> str:
         """What says how good the task is: the evaluation's row "dense" or "reranked", or "accuracy"."""
 
+    @property
+    def declares(self) -> Mapping[str, Any]:
+        """What a result has to say of how the task was done, beyond the model's settings; JSON types."""
+        return {}
+
+
+def lists_of(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """Pairs of query and document → (query, document, document, …); a query's pairs stand together."""
+    return [(query, *(document for _, document in group)) for query, group in itertools.groupby(pairs, key=lambda pair: pair[0])]
+
+
+def grouped(items: Sequence[Item], sizes: Sequence[int], budget: int) -> list[list[Item]]:
+    """Neighbours put together up to about `budget`."""
+    chunks = [(end - 1) // max(budget, 1) for end in itertools.accumulate(sizes)]
+    pairs = zip(chunks, items, strict=True)
+    return [[item for _, item in members] for _, members in itertools.groupby(pairs, key=lambda pair: pair[0])]
+
+
+def unit_vectors(
+    encoder: Encoder, pack: Pack, task: str | Sequence[str], token_budget: int, auxiliary: RoutingLoss | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Each text's pooled state (S, D), made unit length, in fp32 in the caller's order; and the auxiliary loss, as of `run_chunks`."""
+
+    def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
+        return F.normalize(encoder.backbone.pool(hidden_TD, chunk), dim=-1)
+
+    return run_chunks(encoder, pack, task, token_budget, head, auxiliary)
+
 
 def run_chunks(
     encoder: Encoder,
     pack: Pack,
-    task: str | tuple[()],
+    task: str | Sequence[str],
     token_budget: int,
     head: Callable[[Tensor, Pack], Tensor],
     auxiliary: RoutingLoss | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """`head(hidden_TD, chunk)` → (S, …) over chunks of the pack, put together in the caller's order.
 
+    `task`: one for all texts, one per text in the caller's order, or none, for the bare backbone.
     And the auxiliary loss, if there is one: the mean over the texts of what it is in each text's chunk.
     """
     outputs: list[Tensor] = []
     extras: list[Tensor] = []
     positions: list[int] = []
     for chunk, at in split(pack, token_budget):
-        hidden_TD, routings = encoder.backbone(chunk, task)
+        hidden_TD, routings = encoder.backbone(chunk, task if isinstance(task, str) or not task else [task[i] for i in at])
         outputs.append(head(hidden_TD, chunk))
         positions.extend(at)
         if auxiliary is not None:

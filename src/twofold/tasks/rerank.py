@@ -11,7 +11,6 @@ Shapes: P pairs, L documents of one query's list, Q and K tokens of a query and 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,7 +22,7 @@ from twofold import losses
 from twofold.backbone.packed import Pack
 from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
-from twofold.tasks import Encoder, HeadOf, RoutingLoss, StepContext, StepResult, Task, run_chunks
+from twofold.tasks import Encoder, HeadOf, RoutingLoss, StepContext, StepResult, Task, grouped, run_chunks
 
 ListLoss = Callable[[Tensor, Tensor], Tensor]
 LOSSES: dict[str, ListLoss] = {"softmax": losses.listwise_softmax, "ranknet": losses.ranknet, "bce": losses.pointwise_bce}
@@ -137,9 +136,7 @@ class RerankTask(Task[Example]):
         """Lists put together up to about the token budget, by an estimate: four characters are about a token."""
         longest = encoder.tokens.pair_length
         sizes = [sum(min(longest, 8 + (len(example.query) + len(text)) // 4) for text in example.documents) for example in examples]
-        chunks = [(end - 1) // max(token_budget, 1) for end in itertools.accumulate(sizes)]
-        pairs = zip(chunks, examples, strict=True)
-        return [[example for _, example in members] for _, members in itertools.groupby(pairs, key=lambda pair: pair[0])]
+        return grouped(examples, sizes, token_budget)
 
 
 def part_rows(hidden_TD: Tensor, pack: Pack, part: int) -> tuple[Tensor, Tensor]:

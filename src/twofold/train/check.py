@@ -17,6 +17,8 @@ from twofold.data.findings import Demand, Finding, Limits, as_dict, judge
 from twofold.data.sources import Dataset
 from twofold.errors import DataError
 from twofold.prompts import prompts_of
+from twofold.records import Document
+from twofold.tasks import reads
 from twofold.train.material import Say
 from twofold.train.trial import method_of
 
@@ -96,11 +98,11 @@ def judged(config: TrialConfig, facts: Facts, ruler: Ruler) -> Check:
 
 
 def demands(config: TrialConfig) -> dict[str, Demand]:
-    """Task → what it asks of the data in every step, over all processes; nothing where the method trains nothing."""
+    """Task → what it asks of queries and documents in every step, over all processes; nothing where the method trains nothing."""
     if not any(member.stages for member in method_of(config).members):
         return {}
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return {name: Demand(task.batch * processes, task.negatives) for name, task in config.tasks.items()}
+    return {name: Demand(task.batch * processes, task.negatives) for name, task in config.tasks.items() if reads(name) is not Document}
 
 
 def check_before(config: TrialConfig, datasets: Mapping[str, Dataset], facts: Mapping[str, Facts], say: Say) -> None:

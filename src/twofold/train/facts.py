@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from twofold import provenance
 from twofold.config import TrialConfig
@@ -12,7 +15,7 @@ from twofold.model.folder import manifest_sha256
 from twofold.model.unified import UnifiedModel
 from twofold.train.loop import LoopState
 from twofold.train.material import Material
-from twofold.train.stages import trained
+from twofold.train.stages import spans
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,17 @@ class Trained:
     member: Member
     model: UnifiedModel
     state: LoopState | None
+    learnt: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    """What its stages trained, by name; not all of it need be there still, where the member changed the model afterwards."""
 
 
 def facts_of(config: TrialConfig, parts: list[Trained], data: Material, seconds: float) -> dict[str, Any]:
     """Method, settings, training (None where there was none), parameters by task and group, environment: only what was set or measured."""
+    before = {task: steps_of(config, part, (task,)) for part in parts if part.state for task in part.member.learns}
     states = {part.member.name: part.state for part in parts if part.state is not None}
     train = {
-        "steps": {task: part.state.step for part in parts if part.state is not None for task in part.member.serves},
+        "steps": {task: steps_of(config, part, part.member.serves) for part in parts if part.state for task in part.member.serves},
+        **({"before": before} if before else {}),
         "data": {task: source.sha256 for task, source in data.sources.items()},
         "datasets": list(data.datasets),
         "batch": {task: settings.batch for task, settings in config.tasks.items()},
@@ -56,9 +63,16 @@ def facts_of(config: TrialConfig, parts: list[Trained], data: Material, seconds:
     }
 
 
+def steps_of(config: TrialConfig, part: Trained, tasks: Sequence[str]) -> int:
+    """Optimiser steps of the stages that learn some of `tasks`: what came before them, such as a language model's, is told apart."""
+    done = 0 if part.state is None else part.state.step
+    own = [span for span in spans(part.member, config.optim.steps) if {*span.stage.tasks} & {*tasks}]
+    return sum(max(min(span.end, done) - span.start, 0) for span in own)
+
+
 def count_parameters(parts: list[Trained]) -> dict[str, Any]:
     """`total` in memory, `trainable` in any stage, and `active`: task → those of them that the task's passes use."""
-    learnt = [(part, {id(p): p for p in trained(part.model, part.member).values()}) for part in parts]
+    learnt = [(part, {id(p): p for p in part.learnt.values()}) for part in parts]
     active = {}
     for part, own in learnt:
         for task in part.member.serves:

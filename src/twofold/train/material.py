@@ -10,12 +10,13 @@ from twofold.config import NegativesConfig, TrialConfig
 from twofold.data.labelled import LabelledDataset, LabelledSet, open_labelled
 from twofold.data.mixing import ExampleSource, Mixture, TrainingSet, title_pairs
 from twofold.data.sources import Dataset, open_dataset
+from twofold.data.texts import DocumentSet
 from twofold.errors import ConfigError
 from twofold.mining import Mined, interleave, mine
 from twofold.model.state import fingerprint
 from twofold.model.unified import UnifiedModel
 from twofold.ranking import Bm25
-from twofold.records import Example, Labelled
+from twofold.records import Document, Example, Labelled
 from twofold.tasks import reads
 from twofold.train.dev import DevSet, DevSets, LabelledDev
 
@@ -50,8 +51,9 @@ def prepare_material(
     """
     names = {task: tuple(settings.data or config.data.train) for task, settings in config.tasks.items()}
     kinds = {task: reads(task) for task in config.tasks}
-    if strange := [task for task, kind in kinds.items() if kind not in (Example, Labelled)]:
-        raise ConfigError(f"task {strange[0]!r} learns from {kinds[strange[0]].__name__}; there are datasets of Example and of Labelled")
+    if strange := [task for task, kind in kinds.items() if kind not in (Example, Labelled, Document)]:
+        what = f"task {strange[0]!r} learns from {kinds[strange[0]].__name__}"
+        raise ConfigError(f"{what}; there are datasets of Example, of Labelled and of Document")
     opened = _Opened(config, given)
     ranking = {task: own for task, own in names.items() if kinds[task] is Example}
     labelled = {task: [opened.labelled(name) for name in own] for task, own in names.items() if kinds[task] is Labelled}
@@ -64,6 +66,8 @@ def prepare_material(
     if learning:
         ready = {own: _ranking_source(config, own, opened, miner, say) for own in dict.fromkeys(ranking.values())}
         sources |= {task: ready[own] for task, own in ranking.items()}
+        plain = {task: own for task, own in names.items() if kinds[task] is Document}
+        sources |= {task: _together([DocumentSet(opened.ranking(name)) for name in own]) for task, own in plain.items()}
         sources |= {task: _together([LabelledSet(one) for one in sets]) for task, sets in labelled.items()}
     ordered = {task: sources[task] for task in config.tasks if task in sources}
     used = dict.fromkeys(name for own in names.values() for name in own)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from twofold.config import BackboneConfig, TrialConfig
+from twofold.data.mixing import ExampleSource
 from twofold.errors import ConfigError
-from twofold.methods import Member
+from twofold.methods import Batches, Member
 from twofold.model import folder as folders
 from twofold.model.build import build_model
 from twofold.model.grow import Growth
@@ -57,22 +58,37 @@ def spec_of(config: TrialConfig, member: Member, options: Options = {}) -> Model
         max_length=backbone.max_length,
         pair_length=backbone.pair_length,
         query_length=backbone.query_length,
+        both_ways=member.both_ways,
         prompts=prompts_of(backbone.template, backbone.instruction, backbone.prompts),
         seed=config.seed,
     )
 
 
 def task_options(config: TrialConfig, member: Member, options: Options) -> dict[str, dict[str, Any]]:
-    """Task → options of its `build`, for the member's tasks."""
-    return {task: {**options.get(task, {}), **config.tasks[task].options} for task in member.serves}
+    """Task → options of its `build`, for the member's tasks: the data's, the method's, and the config's, of which the last counts most."""
+    own = (*member.serves, *member.learns)
+    return {task: {**options.get(task, {}), **member.options.get(task, {}), **config.tasks[task].options} for task in own}
 
 
-def first_model(config: TrialConfig, member: Member, options: Options, device: torch.device) -> UnifiedModel:
+def first_model(config: TrialConfig, member: Member, options: Options, device: torch.device, batches: Batches) -> UnifiedModel:
     """A member's model before its first step. Raises ConfigError where the model that it starts from has no place for it."""
     if config.start is None:
-        return build_model(spec_of(config, member, options), device)
-    growth = Growth(member.plan, task_options(config, member, options), member.beside)
-    return folders.load(config.start, device, precision=config.backbone.precision, growth=growth)
+        model = build_model(spec_of(config, member, options), device)
+    else:
+        growth = Growth(member.plan, task_options(config, member, options), member.beside)
+        model = folders.load(config.start, device, precision=config.backbone.precision, growth=growth)
+    if member.before is not None:
+        member.before(model, batches)
+    return model
+
+
+def batches_of(config: TrialConfig, sources: Mapping[str, ExampleSource]) -> Batches:
+    """The batches of the training for what only looks at them: the same in every process, whatever their number."""
+
+    def batch(task: str, step: int) -> Sequence[Any]:
+        return sources[task].batch(task, step, config.tasks[task].batch, config.tasks[task].negatives, config.seed)
+
+    return batch
 
 
 def mining_model(config: TrialConfig, device: torch.device) -> UnifiedModel:

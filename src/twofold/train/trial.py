@@ -30,7 +30,8 @@ from twofold.tasks import kind_of, task_name, variant_of
 from twofold.train.facts import Trained, facts_of
 from twofold.train.loop import Progress, Setup, fit
 from twofold.train.material import Material, Say, prepare_material
-from twofold.train.start import first_model, mining_model, with_start
+from twofold.train.stages import trained
+from twofold.train.start import batches_of, first_model, mining_model, with_start
 from twofold.train.watch import MemberWatch
 
 ShowProgress = Callable[[str, Progress], None]
@@ -89,11 +90,14 @@ def prepare(config: TrialConfig) -> str:
 
 def method_of(config: TrialConfig) -> Method:
     """The method with its options. Raises ConfigError if its members do not serve every task of the trial, and only those."""
-    if config.start is None and getattr(plugins.load("methods", config.method.name), "NEEDS_START", False):
-        raise ConfigError(f'method {config.method.name!r} goes on from a trained model: say which, start = "MODEL" or --from MODEL')
+    needed = getattr(plugins.load("methods", config.method.name), "NEEDS_START", False)
+    if config.start is None and needed:
+        kind = f" (of {needed!r}, say)" if isinstance(needed, str) else ""
+        raise ConfigError(f'method {config.method.name!r} goes on from a trained model{kind}: say which, start = "MODEL" or --from MODEL')
     method: Method = plugins.build_plugin("methods", config.method.name, config.method.options, tasks=tuple(config.tasks))
-    if sorted(method.serves) != sorted(config.tasks):
-        raise ConfigError(f"method {config.method.name!r} serves {sorted(method.serves)}, and the trial's tasks are {sorted(config.tasks)}")
+    own = sorted((*method.serves, *method.learns))
+    if own != sorted(config.tasks):
+        raise ConfigError(f"method {config.method.name!r} serves {own}, and the trial's tasks are {sorted(config.tasks)}")
     return method
 
 
@@ -108,8 +112,11 @@ def train_member(
     progress: ShowProgress,
 ) -> Trained:
     """Makes a member's model and takes it through its stages, from the newest checkpoint on if there is one."""
-    model = first_model(config, member, data.options, accelerator.device)
+    batches = batches_of(config, data.sources)
+    model = first_model(config, member, data.options, accelerator.device, batches)
     if not member.stages:
+        if member.after is not None:
+            member.after(model, batches)
         return Trained(member, model, None)
     say(f"training {member.name}: {', '.join(stage.name for stage in member.stages)}")
     setup = Setup(model, member, data.sources, config.tasks, config.optim, config.seed, accelerator)
@@ -124,9 +131,13 @@ def train_member(
     model.backbone.gradient_checkpointing(config.backbone.gradient_checkpointing)
     fit(setup, state, watch.hooks(lambda now: progress(member.name, now)))
     watch.finish(state)
+    model.retire(member.learns)
     if state.truncated:
         say(f"{member.name}: {state.truncated} texts and pairs were cut while training")
-    return Trained(member, model, state)
+    learnt = trained(model, member)
+    if member.after is not None:
+        member.after(model, batches)
+    return Trained(member, model, state, learnt)
 
 
 def assemble_system(parts: list[Trained], data: Material, say: Say, cautious: bool = False) -> tuple[System, dict[str, float]]:

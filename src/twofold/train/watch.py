@@ -18,13 +18,14 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch import Tensor
 
 from twofold.backbone.load import weights_sha256
-from twofold.checkpoint import Generations, save_tensors, verify, write_folder
+from twofold.checkpoint import Generations, load_tensors, save_tensors, verify, write_folder
 from twofold.config import TrialConfig
 from twofold.errors import CheckpointError
 from twofold.model.folder import manifest_sha256
 from twofold.model.state import state_of
 from twofold.train.dev import DevSets
 from twofold.train.loop import Hooks, LoopState, Progress, Setup, StepReport
+from twofold.train.merge import merge_steps, merged
 from twofold.train.stages import Phase, spans, trained
 from twofold.train.state import COMPANION, WEIGHTS, optimiser_tensors, read_state, restore_optimiser, restore_weights, write_state
 
@@ -60,13 +61,18 @@ class MemberWatch:
             "config": self.config.digest(),
             "backbone": weights_sha256(self.config.backbone.name),
             "start": None if self.config.start is None else manifest_sha256(self.config.start),
-            "data": {task: setup.sources[task].sha256 for task in sorted(setup.member.serves)},
+            "data": {task: setup.sources[task].sha256 for task in sorted((*setup.member.serves, *setup.member.learns))},
             "precision": [self.config.backbone.precision, torch.get_float32_matmul_precision()],
             "threads": torch.get_num_threads(),
             "processes": setup.accelerator.num_processes,
             "device": setup.accelerator.device.type,
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__},
         }
+
+    @property
+    def merging(self) -> dict[int, Path]:
+        """Step → where its weights lie, of those that become one at the end."""
+        return {step: self.folder / "merge" / str(step) for step in merge_steps(self.setup.member.merge, self.setup.optim.steps)}
 
     def start(self) -> LoopState:
         """The state to begin from: a fresh one, or the newest complete checkpoint's, with the log cut back to it."""
@@ -85,14 +91,22 @@ class MemberWatch:
         return Hooks(self._after_step, self._resume, self._save, progress)
 
     def finish(self, state: LoopState) -> None:
-        """Leaves the model with its best weights on dev, where dev was looked at, or else its last ones."""
-        if state.best > -math.inf:
+        """Leaves the model with its merged weights where the method wants that; else its best on dev, if there was a look, or its last."""
+        if done := [folder for step, folder in self.merging.items() if step <= state.step]:
+            for folder in done:
+                verify(folder)
+            whole = merged(load_tensors(folder / WEIGHTS) for folder in done)
+            for name, tensor in self._weights().items():
+                tensor.copy_(whole[name])
+        elif state.best > -math.inf:
             verify(self.best)
             restore_weights(self.best / WEIGHTS, self._weights())
 
     def _after_step(self, state: LoopState, report: StepReport, phase: Phase) -> None:
         self._write(asdict(report), state)
         last = state.step == self.spans[-1].end
+        if self.main and state.step in self.merging:
+            self._keep(self.merging[state.step])
         every = self.config.dev.every
         if self.dev is not None and every and (state.step % every == 0 or last):
             self._look(self.dev, state)
@@ -115,7 +129,7 @@ class MemberWatch:
         if value > state.best:
             state.best, state.stale = value, 0
             if self.main:
-                write_folder(self.best, lambda folder: save_tensors(folder / WEIGHTS, self._weights()), overwrite=True)
+                self._keep(self.best)
         else:
             state.stale += 1
             state.stopped = 0 < self.config.dev.patience <= state.stale
@@ -126,6 +140,9 @@ class MemberWatch:
             self.generations.save(state.step, lambda folder: write_state(folder, self._weights(), tensors, state, self.must_match, own))
             self.saved = state.step
         self.setup.accelerator.wait_for_everyone()
+
+    def _keep(self, place: Path) -> None:
+        write_folder(place, lambda folder: save_tensors(folder / WEIGHTS, self._weights()), overwrite=True)
 
     def _resume(self, phase: Phase) -> None:
         """The saved states go to the stage that they were written in; a stage begins with a fresh optimiser and companion."""
