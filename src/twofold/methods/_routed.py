@@ -24,11 +24,11 @@ class Routed(Companion):
         ends = [sum(len(each.roster.experts) for each in layers[: i + 1]) for i in range(len(layers))]
         self.slots = {each.layer: slice(end - len(each.roster.experts), end) for each, end in zip(layers, ends, strict=True)}
         self.device = next(model.parameters()).device
-        self._sums = {task: self.zeros(1) for task in stage.tasks}  # the last is their number
+        self._sums = {task: self.zeros().repeat(2, 1) for task in stage.tasks}  # of what is measured, and of how many
 
-    def zeros(self, extra: int = 0) -> Tensor:
-        """(F,) or longer."""
-        return torch.zeros(max(slot.stop for slot in self.slots.values()) + extra, device=self.device)
+    def zeros(self) -> Tensor:
+        """(F,)."""
+        return torch.zeros(max(slot.stop for slot in self.slots.values()), device=self.device)
 
     def measure(self, routing: Routing) -> Tensor:
         """(…, E) of each segment or token: whether it uses the expert."""
@@ -45,14 +45,14 @@ class Routed(Companion):
             with torch.no_grad():
                 for name, routing in routings.items():
                     found = self.measure(routing).flatten(0, -2)
-                    self._sums[task][self.slots[name]] += found.sum(0)
-                self._sums[task][-1] += len(found)  # as many in every layer
+                    self._sums[task][0, self.slots[name]] += found.sum(0)
+                    self._sums[task][1, self.slots[name]] += len(found)  # a table of positions goes through some layers besides
             return self.loss(routings)
 
         return noted
 
     def shares(self) -> Tensor:
         """(F,) means over the segments or tokens of each task of all processes, then over the tasks, since the last call."""
-        whole = [self.total(total_F) for total_F in self._sums.values()]
-        self._sums = {task: torch.zeros_like(total_F) for task, total_F in self._sums.items()}
-        return torch.stack([total_F[:-1] / total_F[-1] for total_F in whole]).mean(0)
+        whole = [self.total(sums) for sums in self._sums.values()]
+        self._sums = {task: torch.zeros_like(sums) for task, sums in self._sums.items()}
+        return torch.stack([sum_F / count_F for sum_F, count_F in whole]).mean(0)

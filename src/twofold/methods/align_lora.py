@@ -36,9 +36,9 @@ class Alignment(Companion):
         """Compares the pass with the other tasks, and takes note of it."""
 
         def aligned(routings: dict[str, Routing]) -> Tensor:
-            state_TF = torch.cat([routing.z[0].float() for routing in routings.values() if routing.z is not None], dim=-1)
-            mean_F, square_F = state_TF.mean(0), state_TF.square().mean(0)
-            tokens = len(state_TF)
+            states = [routing.z[0].float() for routing in routings.values() if routing.z is not None]
+            mean_F, square_F = torch.cat([z.mean(0) for z in states]), torch.cat([z.square().mean(0) for z in states])
+            tokens = len(states[0])
             self._sums[task] += torch.cat([mean_F * tokens, square_F * tokens, mean_F.new_full((1,), tokens)]).detach()
             others = [other for other in self.stage.tasks if other != task]
             theirs = [(self.tensors[f"{other}.mean"], self.tensors[f"{other}.square"]) for other in others]
