@@ -15,7 +15,7 @@ from twofold.errors import CheckpointError
 
 NAME = "builtin"
 FOLDER = Path(__file__).resolve().parents[1] / "builtin"
-SHA256 = "9c9bbea60d20336492b604d6a194205cdceca6366d171365d373c3d953dc542f"
+SHA256 = "e6eb1238fc762f71f7e431702f004932ac36a940b1fb34861733492c2ab3041c"
 """Of the folder's manifest, which holds the sha256 of every file."""
 
 ABOUT: dict[str, Any] = {
