@@ -15,7 +15,7 @@ from twofold.errors import CheckpointError
 
 NAME = "builtin"
 FOLDER = Path(__file__).resolve().parents[1] / "builtin"
-SHA256 = "e6eb1238fc762f71f7e431702f004932ac36a940b1fb34861733492c2ab3041c"
+SHA256 = "faae9e74844994ce898d796e92c191413988df8f25b22b35ebbf1f12cb4dbcad"
 """Of the folder's manifest, which holds the sha256 of every file."""
 
 ABOUT: dict[str, Any] = {
