@@ -29,7 +29,7 @@ from twofold.train.trial import run_trial
 
 DOCUMENTS, QUERIES, DEPTH, STEPS = 1500, 1500, 10, 30
 TASKS = {"retrieve": {"batch": 24, "negatives": 1}, "rerank": {"batch": 12, "negatives": 3}}
-SETTINGS = Settings(depth=DEPTH, bm25_rerank_depth=DEPTH)
+SETTINGS = Settings(depth=DEPTH, bm25_rerank_depth=1)  # BM25 reranked is a row that the demo does not show
 ROWS = {
     "dense": "retrieval (embeddings)",
     "reranked": f"reranking its own top {DEPTH}",
@@ -46,10 +46,10 @@ def demo_config(method: str, steps: int, seed: int = 0) -> TrialConfig:
             "seed": seed,
             "method": {"name": method},
             "backbone": {"max_length": 96, "pair_length": 128, "query_length": 32, "precision": precision},
-            "data": {"train": ["pydocs"], "negatives": {"bm25_depth": 20, "model_depth": 0}},
+            "data": {"train": ["pydocs"], "negatives": {"bm25_depth": 20, "model_depth": 20}},
             "tasks": TASKS,
             "optim": {"steps": steps, "lr": 1e-3},
-            "dev": {"queries": 150, "depth": 10},
+            "dev": {"queries": 100, "depth": 10},
             "checkpoint": {"every": 20},
         }
     )
