@@ -86,7 +86,7 @@ def _evaluate_labels(model: str, facts: dict[str, Any], data: str, split: str, t
     loaded = load(model)
     bare = build_model(replace(loaded.spec, tasks={"retrieve": {}}, plan=LayerPlan()))
     name, start = str(facts["name"]), facts.get("start")
-    before = load(start["path"]) if start and still_there(start) else None
+    before = load(start["path"], precision=loaded.spec.precision) if start and still_there(start) else None
     result = classify_dataset(loaded, task, open_labelled(data), split, name=name, frozen=bare.encode, before=before)
     if to is not None:
         result.save(to)
