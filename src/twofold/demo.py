@@ -28,7 +28,7 @@ from twofold.train.loop import Progress as Pace
 from twofold.train.trial import run_trial
 
 DOCUMENTS, QUERIES, DEPTH, STEPS = 1500, 1500, 10, 30
-TASKS = {"retrieve": {"batch": 24, "negatives": 1}, "rerank": {"batch": 12, "negatives": 3}}
+TASKS = {"retrieve": {"batch": 24, "negatives": 1}, "rerank": {"batch": 8, "negatives": 6}}
 SETTINGS = Settings(depth=DEPTH, bm25_rerank_depth=1)  # BM25 reranked is a row that the demo does not show
 ROWS = {
     "dense": "retrieval (embeddings)",
@@ -48,7 +48,7 @@ def demo_config(method: str, steps: int, seed: int = 0) -> TrialConfig:
             "backbone": {"max_length": 96, "pair_length": 128, "query_length": 32, "precision": precision},
             "data": {"train": ["pydocs"], "negatives": {"bm25_depth": 20, "model_depth": 20}},
             "tasks": TASKS,
-            "optim": {"steps": steps, "lr": 1e-3},
+            "optim": {"steps": steps, "lr": 5e-4},
             "dev": {"queries": 100, "depth": 10},
             "checkpoint": {"every": 20},
         }
@@ -149,6 +149,7 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
             f"[{values['low']:+.3f}, {values['high']:+.3f}]",
         )
     console.print(table)
+    console.print(f"Where the interval holds 0, {report['data']['queries']} queries cannot tell whether there is a gain.")
     memory = report["memory_mb"]
     console.print(f"BM25 for comparison {report['bm25']:.3f}; the best that reranking could do {report['oracle']:.3f}.")
     console.print(f"Memory, measured: {memory['one model']:.0f} MB for one model, {memory['two models']:.0f} MB for two.")

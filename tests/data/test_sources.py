@@ -45,7 +45,10 @@ def test_a_bare_name_is_looked_for_under_the_data_folder(folder: Path, monkeypat
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert open_dataset("toy").name == "toy"
-    with pytest.raises(DataError, match=r"no dataset 'tox': looked for tox, .*tox; a dataset is a folder, a .jsonl file, pydocs"):
+    with pytest.raises(
+        DataError,
+        match=r"no dataset 'tox': looked for tox, .*tox; a dataset is a folder, a .jsonl file, a name under \$TWOFOLD_DATA, pydocs",
+    ):
         open_dataset("tox")
 
 

@@ -211,6 +211,8 @@ def test_a_config_that_is_not_right_is_refused(
 def test_what_is_no_model_of_ours(tmp_path: Path, backbones: Callable[[str], str]) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         folder.load(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="biultin: no such folder; the weights inside the package are called 'builtin'"):
+        folder.load("biultin")
     with pytest.raises(CheckpointError, match="no such folder, and not to be had from the hub"):
         folder.load("owner/no-such-model-anywhere")
     with pytest.raises(CheckpointError, match="manifest.json"):

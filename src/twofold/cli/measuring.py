@@ -14,8 +14,8 @@ from twofold.cli.frame import Json, app, bar, out, shown
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A saved folder.")],
-    data: Annotated[str, typer.Option("--data", help="A BEIR folder, a name under $TWOFOLD_DATA, or pydocs.")],
+    model: Annotated[str, typer.Argument(help="A saved folder, or builtin.")],
+    data: Annotated[str, typer.Option("--data", help="A BEIR folder, pairs, labelled texts, a name under $TWOFOLD_DATA, pydocs, …")],
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     depth: Annotated[int, typer.Option(help="How many documents are reranked.")] = 20,
     bm25_depth: Annotated[int | None, typer.Option(help="The same for BM25's candidates, if other than --depth.")] = None,
@@ -97,6 +97,9 @@ def _evaluate_labels(model: str, facts: dict[str, Any], data: str, split: str, t
     for row, values in result.rows.items():
         table.add_row(row, f"{values['accuracy']:.4f}", f"{values['macro_f1']:.4f}")
     out.print(table)
+    if result.older:
+        counts = f"{result.older['vectors']} vectors and {result.older['scores']} scores"
+        out.print(f"older outputs, compared with the model before: {counts}, {result.older['changed']} changed", markup=False)
 
 
 def _print_evaluation(result: Any) -> None:

@@ -46,6 +46,7 @@ def train(
         raise ConfigError("--add gives a trained model a further expert: say which model, --from MODEL")
     begin = start_of(what, sets, to, resume, say, Onward(start, tuple(add)) if start else None)
     settings, folder = begin.config, to / begin.config.name
+    done = (folder / "model").is_dir()
     with bar() as progress:
         rows: dict[str, Any] = {}
 
@@ -59,7 +60,8 @@ def train(
     if as_json:
         out.print_json(json.dumps({"model": str(folder / "model"), "system": system.describe()}))
     else:
-        out.print(f"saved {folder / 'model'}; next: twofold evaluate {folder / 'model'} --data {settings.data.train[0]}", markup=False)
+        said, model = "there:" if done else "saved", folder / "model"
+        out.print(f"{said} {model}; next: twofold evaluate {model} --data {settings.data.train[0]}", markup=False)
 
 
 @app.command()

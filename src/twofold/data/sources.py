@@ -149,7 +149,7 @@ def locate(spec: str | Path) -> tuple[Path, str]:
         if place.exists():
             return place, place.resolve().stem if place.is_file() else place.resolve().name
     looked = ", ".join(str(place) for place in places)
-    expected = "a folder, a .jsonl file, pydocs, hub:OWNER/NAME or ir_datasets:NAME"
+    expected = "a folder, a .jsonl file, a name under $TWOFOLD_DATA, pydocs, hub:OWNER/NAME or ir_datasets:NAME"
     raise DataError(f"no dataset {text!r}: looked for {looked}; a dataset is {expected}{_guess(path, places)}")
 
 

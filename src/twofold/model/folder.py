@@ -185,6 +185,8 @@ def locate(path: str | Path, **hub: Any) -> Path:
     """
     if str(path) == builtin.NAME and not Path(path).is_dir():
         return builtin.builtin_folder()
+    if isinstance(path, str) and "/" not in path and not Path(path).exists():
+        raise CheckpointError(f"{path}: no such folder; the weights inside the package are called {builtin.NAME!r}")
     if Path(path).is_dir() or not isinstance(path, str) or path.count("/") != 1:
         return Path(path)
     try:
