@@ -184,7 +184,7 @@ def cycles(tree: Tree) -> Iterator[str]:
 
 
 def core_is_small_and_pure(tree: Tree) -> Iterator[str]:
-    """core/, banks/ and routers/ import torch, the standard library and core; the core is short."""
+    """core/, banks/ and routers/ import torch, the standard library and core; the core with one bank and one router is short."""
     for module in tree.modules.values():
         if module.part in ("core", "banks", "routers"):
             for each in tree.imports(module):
@@ -193,7 +193,9 @@ def core_is_small_and_pure(tree: Tree) -> Iterator[str]:
                 family = f"{PACKAGE}.{module.part}"
                 if not allowed and not f"{each.module}.".startswith((f"{PACKAGE}.core.", f"{family}.")):
                     yield f"{tree.where(module, each.line)}: {module.part}/ imports {each.module}; only torch and {PACKAGE}.core"
-    counted = {name: module.lines for name, module in tree.modules.items() if module.part == "core"}
+    counted = {
+        name: module.lines for name, module in tree.modules.items() if module.part == "core" or name in ("banks.lora", "routers.soft")
+    }
     if sum(counted.values()) >= CORE_LIMIT:
         yield f"the core has {sum(counted.values())} lines, and {CORE_LIMIT} is the limit: {counted}"
 
