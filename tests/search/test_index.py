@@ -52,7 +52,9 @@ def test_no_index_says_how_to_make_one(tmp_path: Path) -> None:
         Index.open(tmp_path)
 
 
-@pytest.mark.parametrize("change", [lambda s: s[:-40], lambda s: s.replace('"size": 1', '"size": 2'), lambda s: "[]", lambda s: "{" * 10**5, lambda s: ""])
+@pytest.mark.parametrize(
+    "change", [lambda s: s[:-40], lambda s: s.replace('"size": 1', '"size": 2'), lambda s: "[]", lambda s: "{" * 10**5, lambda s: ""]
+)
 def test_a_damaged_file_is_refused_by_name(index: Index, change: object) -> None:
     path = index.folder / FILE
     path.write_text(change(path.read_text()))  # type: ignore[operator]
@@ -93,4 +95,10 @@ def test_open_or_make_keeps_to_what_was_made(system: System, tmp_path: Path) -> 
 
 def test_settings_of_a_model(reader: Reader) -> None:
     settings = Settings.of("builtin", reader, Cut(5, 1), "exact", {"a": 1})
-    assert (settings.model, settings.fingerprint, settings.width, settings.size, settings.options) == ("builtin", reader.fingerprint, 32, 5, {"a": 1})
+    assert (settings.model, settings.fingerprint, settings.width, settings.size, settings.options) == (
+        "builtin",
+        reader.fingerprint,
+        32,
+        5,
+        {"a": 1},
+    )

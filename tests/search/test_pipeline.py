@@ -108,7 +108,9 @@ def test_explaining_gives_the_routing_of_query_and_pairs(store: ExactStore) -> N
     assert json.loads(json.dumps(found.as_dict()))["hits"][0]["source"] == found.hits[0].source
 
 
-@pytest.mark.parametrize(("query", "options", "said"), [(" ", {}, "empty"), ("a", {"k": 0}, "use 1"), ("a", {"mode": "sparse"}, "hybrid, dense")])
+@pytest.mark.parametrize(
+    ("query", "options", "said"), [(" ", {}, "empty"), ("a", {"k": 0}, "use 1"), ("a", {"mode": "sparse"}, "hybrid, dense")]
+)
 def test_what_makes_no_sense_is_refused(store: ExactStore, query: str, options: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         pipeline(store).search(query, **options)  # type: ignore[arg-type]

@@ -47,7 +47,9 @@ def test_a_file_that_cannot_be_read_is_named_and_counted(folder: Path, monkeypat
     monkeypatch.setattr(sources, "MAX_FILE_BYTES", 40)
     origin = open_origin(folder)
     assert items(origin)["notes/fox.md"] is None
-    assert origin.skipped.counts["file too large"] == 1 and origin.skipped.lines[0].startswith(f"{folder / 'notes/fox.md'}:1: file too large")
+    assert origin.skipped.counts["file too large"] == 1 and origin.skipped.lines[0].startswith(
+        f"{folder / 'notes/fox.md'}:1: file too large"
+    )
     assert origin.skipped.unnamed == 0
 
 
@@ -58,7 +60,14 @@ def write_lines(path: Path, *rows: object) -> Path:
 
 def test_lines_are_documents_with_metadata(tmp_path: Path) -> None:
     rows = [
-        {"_id": "a", "title": "T", "text": "one", "metadata": {"lang": "en", "tags": ["x", "y"], "odd": {"no": 1}}, "year": 3, "none": None},
+        {
+            "_id": "a",
+            "title": "T",
+            "text": "one",
+            "metadata": {"lang": "en", "tags": ["x", "y"], "odd": {"no": 1}},
+            "year": 3,
+            "none": None,
+        },
         {"id": 7, "text": "two"},
         {"text": "three"},
         {"_id": "t", "title": "Only a title", "text": ""},
@@ -66,13 +75,16 @@ def test_lines_are_documents_with_metadata(tmp_path: Path) -> None:
     found = items(open_origin(write_lines(tmp_path / "a.jsonl", *rows)))
     assert list(found)[:2] == ["a", "7"] and list(found)[2].startswith("d-")
     a, last = found["a"], found["t"]
-    assert a is not None and a.metadata == {"year": 3, "lang": "en", "tags": ["x", "y"]} and a.load().title == "T" and a.load().text == "one"
+    assert (
+        a is not None and a.metadata == {"year": 3, "lang": "en", "tags": ["x", "y"]} and a.load().title == "T" and a.load().text == "one"
+    )
     assert last is not None and (last.load().title, last.load().text) == ("", "Only a title")
 
 
 def test_bad_lines_are_named_with_their_number_and_the_rest_is_read(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", '{"_id": "a", "text": "on', {"_id": "b", "text": "two"}, {"_id": "b", "text": "again"}, {"_id": "c"}, [1],
-                       '{"_id": "d", "text": "\\ud800"}', {"_id": "e", "text": "x", "metadata": 3})  # fmt: skip
+    torn, surrogate = '{"_id": "a", "text": "on', '{"_id": "d", "text": "\\ud800"}'
+    rows: list[object] = [torn, {"_id": "b", "text": "two"}, {"_id": "b", "text": "again"}, {"_id": "c"}, [1], surrogate]
+    path = write_lines(tmp_path / "a.jsonl", *rows, {"_id": "e", "text": "x", "metadata": 3})
     origin = open_origin(path)
     assert list(items(origin)) == ["b"]
     starts = [line.split(": ")[0] for line in origin.skipped.lines]

@@ -28,7 +28,9 @@ def test_the_first_heading_is_the_title_where_there_is_none() -> None:
     assert page.title == "Top" and [heading.path for heading in page.headings] == ["", "Sub"]
 
 
-@pytest.mark.parametrize("content", [b'<meta charset="latin-1"><p>caf\xe9', b"<p>caf\xe9", "<p>café".encode(), b'<meta charset="nonsense"><p>caf\xe9'])
+@pytest.mark.parametrize(
+    "content", [b'<meta charset="latin-1"><p>caf\xe9', b"<p>caf\xe9", "<p>café".encode(), b'<meta charset="nonsense"><p>caf\xe9']
+)
 def test_encodings(content: bytes) -> None:
     assert html.read(content, "a").text == "café"
 

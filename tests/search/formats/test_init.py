@@ -63,10 +63,15 @@ def test_an_unexpected_error_of_a_parser_is_a_refusal(monkeypatch: pytest.Monkey
         read("text", b"x", "a.txt")
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [(b"a\nb\xff", "a:2: not UTF-8: byte 0xff"), (b"a\n\nb\0", "a:3: NUL character"), (b" \n", "a: empty text"), (b"a" * MAX_TEXT_BYTES, "a:1: text too long")],
-)  # fmt: skip
+BAD = [
+    (b"a\nb\xff", "a:2: not UTF-8: byte 0xff"),
+    (b"a\n\nb\0", "a:3: NUL character"),
+    (b" \n", "a: empty text"),
+    (b"a" * MAX_TEXT_BYTES, "a:1: text too long"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), BAD, ids=[said for _, said in BAD])
 def test_bad_text_is_refused_with_its_line(content: bytes, said: str) -> None:
     with pytest.raises(Refused, match=f"^{said}"):
         read("text", content, "a")
