@@ -232,15 +232,13 @@ def render(content: Mapping[str, Any], lines: Mapping[str, str]) -> str:
     rows, settings = content["rows"], content["settings"]
     some = next(iter(rows.values()))
     data, environment = some["data"], some["environment"]
-    page = PAGE.format(
+    return PAGE.format(
         steps=steps_of(rows),
         queries=data["queries"],
         documents=f"{data['documents']:,}",
         override=settings["overrides"][0],
         depth=settings["depth"],
-        table="\n".join(
-            ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD), *(line_of(name, each) for name, each in rows.items())]
-        ),
+        table="\n".join([piped(HEAD), "|" + " --- |" * len(HEAD), *(piped(cells_of(name, each)) for name, each in rows.items())]),
         names="\n".join(f"- `{name}` ({told(each)}): {lines.get(each['method'], '')}" for name, each in rows.items()),
         cpu=environment["cpu"]["model"],
         threads=environment["threads"],
@@ -248,7 +246,6 @@ def render(content: Mapping[str, Any], lines: Mapping[str, str]) -> str:
         commits=", ".join(sorted({str(each["environment"]["commit"])[:12] for each in rows.values()})),
         torch=environment["versions"]["torch"],
     )
-    return page
 
 
 def steps_of(rows: Mapping[str, Any]) -> str:
@@ -263,14 +260,19 @@ def told(each: Mapping[str, Any]) -> str:
     return "; ".join(part for part in (each["method"], chosen, f"from {each['start']}" if each["start"] else "") if part)
 
 
-def line_of(name: str, each: Mapping[str, Any]) -> str:
-    """A row of the table."""
+def piped(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def cells_of(name: str, each: Mapping[str, Any]) -> list[str]:
+    """A row's cells, under HEAD."""
     scores, train, times = each["nDCG@10"], each["train"], each["time_over_bare"]
     counted = train["parameters"] if train else None
     active = [f"{count / 1e6:.2f}" for count in (counted["active"].get("retrieve"), counted["active"].get("rerank"))] if counted else ["–"]
     known = {None: "–", True: "yes", False: "no"}
     both = list(dict.fromkeys(known[each["folds"][task]] for task in ("retrieve", "rerank")))
-    cells = [
+    return [
         f"[{name}](../configs/methods/{name}.toml)",
         *(f"{scores[key]:.3f}" for key in ("dense", "bm25_reranked", "pipeline")),
         f"{counted['total'] / 1e6:.1f}" if counted else "–",
@@ -281,7 +283,6 @@ def line_of(name: str, each: Mapping[str, Any]) -> str:
         f"{each['megabytes']:.0f}",
         " / ".join(both),
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
