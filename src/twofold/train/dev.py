@@ -13,6 +13,7 @@ from typing import Any
 from twofold.data.labelled import LabelledDataset
 from twofold.data.sources import Dataset
 from twofold.data.splits import bucket
+from twofold.evaluate.answering import given_passages
 from twofold.evaluate.measures import mean, per_query
 from twofold.evaluate.reranking import rerank_run, tune_weight
 from twofold.evaluate.retrieval import dense_run, judged
@@ -48,7 +49,7 @@ class DevSet:
         return cls(small, top(drop_own_id(candidates, qrels)[0], rerank_depth), rerank_depth)
 
     def look(self, model: UnifiedModel, tasks: Sequence[str]) -> dict[str, float]:
-        """Task → nDCG@10 of one model, for those of `tasks` that rank."""
+        """Task → nDCG@10 of one model, for those of `tasks` that rank; F1 with the right passage given, for those that answer."""
         qrels = self.dataset.qrels("dev")
         scores = {}
         for task in tasks:
@@ -59,6 +60,8 @@ class DevSet:
             elif kind_of(task) == "rerank":
                 run = rerank_run(system.score, self.candidates, self.dataset, "dev", self.rerank_depth)
                 scores[task] = mean(per_query(run, qrels)[MEASURE])
+            elif kind_of(task) == "answer":
+                scores[task] = given_passages(model, task, self.dataset, "dev")["f1"]
         return scores
 
     def runs(self, system: System) -> tuple[Run, Run, Qrels]:
