@@ -119,7 +119,7 @@ class TextTokens:
             return []
         before, limit = self.prompts.get("pair_document", ""), (self.pair_length + 1) * CHARACTERS_PER_TOKEN
         if not getattr(self.tokenizer, "is_fast", False):
-            raise ConfigError(f"the tokenizer {type(self.tokenizer).__name__} does not tell where its tokens stand in a text: use a fast one")
+            raise ConfigError(f"the tokenizer {type(self.tokenizer).__name__} does not tell where its tokens stand: use a fast one")
         texts, n = [before + document[:limit] for document in documents], len(before)
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_offsets_mapping=True, verbose=False)
         return [[(max(start - n, 0), max(end - n, 0)) for start, end in row] for row in encoded["offset_mapping"]]

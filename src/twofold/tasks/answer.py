@@ -37,6 +37,11 @@ class Span(NamedTuple):
     score: float
 
 
+def support(span: float, pair: float, share: float) -> float:
+    """How much speaks for a span of one passage among several: its own score, and a share of the pair score of question and passage."""
+    return span + share * pair
+
+
 @dataclass(frozen=True)
 class Passages:
     """Questions with passages, tokenised, and where their tokens stand."""
@@ -69,17 +74,16 @@ class AnswerTask(Task[Example]):
     def pack(self, tokens: TextTokens, items: Sequence[tuple[str, str] | tuple[str, str, str]]) -> Passages:
         """(question, passage), or (question, title, passage): the title is read and does not answer. Places are those in the passage."""
         documents = [Document("", item[1] if len(item) == 3 else "", item[-1]) for item in items]
-        pack = tokens.pairs([(item[0], document.body) for item, document in zip(items, documents, strict=True)])
+        bodies = [document.body for document in documents]
+        pack = tokens.pairs([(item[0], body) for item, body in zip(items, bodies, strict=True)])
         kept = [int(part.sum()) for part in (pack.part_T == 2).split(list(pack.lengths))]
         places = []
-        for row, at, document in zip(tokens.places([document.body for document in documents]), pack.place_S.tolist(), documents, strict=True):
+        for row, at, document in zip(tokens.places(bodies), pack.place_S.tolist(), documents, strict=True):
             start = document.text_at
             places.append(tuple((max(a - start, 0), max(b - start, 0)) for a, b in row[: kept[at]]))
         return Passages(pack, tuple(places), tuple(document.text for document in documents))
 
-    def logits(
-        self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def logits(self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None) -> tuple[Tensor, Tensor | None]:
         """(P, L, 2) in fp32 in the caller's order, L one more than a pair may be long, -inf where there is no token; and the
         auxiliary loss of the passes if there is one."""
         longest = encoder.tokens.pair_length
@@ -201,7 +205,7 @@ def build(
     *, name: str = "answer", width: int, longest: int = 30, best: int = 3, threshold: float = 0.0, rerank_share: float = 0.0
 ) -> AnswerTask:
     """`longest`: tokens of an answer; `best`: spans of a passage; and what a training tunes on dev: `threshold`, below which nothing
-    answers, and `rerank_share`, how much of a passage's pair score is added to its spans'. Raises ValueError for a length or number below 1.
+    answers, and `rerank_share`, how much of a passage's pair score is added to its spans'. Raises ValueError for a number below 1.
     """
     if longest < 1 or best < 1:
         raise ValueError(f"{name}: longest {longest}, best {best}; use 1 or more")

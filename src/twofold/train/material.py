@@ -58,7 +58,7 @@ def prepare_material(
     ranking = {task: own for task, own in names.items() if kinds[task] is Example}
     for task, own in ranking.items():
         if kind_of(task) == "answer" and (dumb := [name for name in own if not opened.ranking(name).answers]):
-            raise ConfigError(f"{dumb[0]}: its queries have no answers (metadata.answers in queries.jsonl), which the task {task!r} learns from")
+            raise ConfigError(f"{dumb[0]}: its queries have no answers (metadata.answers in queries.jsonl), of which {task!r} learns")
     labelled = {task: [opened.labelled(name) for name in own] for task, own in names.items() if kinds[task] is Labelled}
     looks: list[DevSet | LabelledDev] = [*(_dev_sets(config, opened, say) if ranking else [])]
     looks += [LabelledDev.of(task, dataset) for task, sets in labelled.items() for dataset in sets if "dev" in dataset.splits]
