@@ -109,8 +109,8 @@ def answer_dataset(
         one.id: {"given": round(f1(text, one.answers), 4), "end_to_end": round(f1(other, one.answers), 4)}
         for one, text, other in zip(asked, given, free, strict=True)
     }
-    about = {"name": dataset.name, "split": split, "sha256": dataset.fingerprint}
-    about = {**about, "questions": len(asked), "documents": len(dataset.corpus)}
+    about: dict[str, Any] = {"name": dataset.name, "split": split, "sha256": dataset.fingerprint}
+    about |= {"questions": len(asked), "documents": len(dataset.corpus)}
     tuned = {"threshold": reader.threshold, "rerank_share": reader.rerank_share, "longest": reader.longest}
     return Answering(
         name=name or f"{dataset.name}-{task}",
