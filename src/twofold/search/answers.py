@@ -80,7 +80,7 @@ class Answer:
         return {**asdict(self), "supported": self.supported, "others": [other._asdict() for other in self.others]}
 
 
-class Reader(Protocol):
+class Answerer(Protocol):
     """Reads passages and answers: `Extractive` here, `Generative` in `search.generation`."""
 
     @property
@@ -91,7 +91,7 @@ class Reader(Protocol):
         """The answer, cited; an empty text where the passages support none. There is at least one."""
 
 
-def answer(question: str, hits: Sequence[Hit], reader: Reader, *, depth: int = READ) -> Answer:
+def answer(question: str, hits: Sequence[Hit], reader: Answerer, *, depth: int = READ) -> Answer:
     """The reader's answer from the best `depth` hits. Raises ValueError for a question without a word and a depth below 1."""
     if not question.strip():
         raise ValueError("the question is empty: ask with at least one word")
