@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twofold.cli.frame import Json, app, bar, out, shown
+from twofold.errors import ConfigError
 
 
 @app.command()
@@ -19,8 +20,12 @@ def answer(
     passage: Annotated[list[Path], typer.Option("--passage", help="Read this file instead of an index; may be repeated.")] = [],  # noqa: B006
     model: Annotated[str | None, typer.Option("--model", help="The model, if not the index's own; with --passage it must be said.")] = None,
     reader: Annotated[Literal["extractive", "decoder", "endpoint"], typer.Option(help="Who reads what was found.")] = "extractive",
-    decoder: Annotated[str, typer.Option(help="For --reader decoder: a folder, a hub id, or what scripts/get-decoder made.")] = "cache:smollm2",
-    endpoint: Annotated[str | None, typer.Option(help="For --reader endpoint: http://HOST/v1 of a server that speaks OpenAI's API.")] = None,
+    decoder: Annotated[
+        str, typer.Option(help="For --reader decoder: a folder, a hub id, or what scripts/get-decoder made.")
+    ] = "cache:smollm2",
+    endpoint: Annotated[
+        str | None, typer.Option(help="For --reader endpoint: http://HOST/v1 of a server that speaks OpenAI's API.")
+    ] = None,
     endpoint_model: Annotated[str | None, typer.Option(help="And the name of its model; the key is $TWOFOLD_ENDPOINT_KEY.")] = None,
     read: Annotated[int, typer.Option(min=1, help="How many passages are read.")] = 5,
     depth: Annotated[int, typer.Option(min=1, help="How many passages are reranked.")] = 20,
@@ -41,7 +46,7 @@ def answer(
     from twofold.search.answers import answer as find
 
     index, question = _asked(words, passage)
-    system, hits = _passages(passage, model) if index is None else _search(index, question, model, max(read, depth), mode)
+    system, hits = _passages(passage, question, model) if index is None else _search(index, question, model, max(read, depth), mode)
     who: Any = _reader(reader, system, decoder, endpoint, endpoint_model)
     found = find(question, hits, who if threshold is None else replace(who, threshold=threshold), depth=read)
     if as_json:
@@ -53,7 +58,9 @@ def answer(
 def _asked(words: list[str], passage: list[Path]) -> tuple[str | None, str]:
     if len(words) != (1 if passage else 2):
         wanted = "a question alone, since --passage says what is read" if passage else "an index and a question"
-        raise typer.BadParameter(f"{len(words)} words: give {wanted}, the question in quotation marks")
+        raise ConfigError(f"{len(words)} arguments: give {wanted}, in quotation marks")
+    if not words[-1].strip():
+        raise ConfigError("the question is empty: ask with at least one word")
     return (None if passage else words[0]), words[-1]
 
 
@@ -72,25 +79,27 @@ def _search(index: str, question: str, model: str | None, depth: int, mode: Any)
     return system, found.hits
 
 
-def _passages(files: list[Path], model: str | None) -> tuple[Any, Any]:
-    """A model, and files as if a search had found them."""
-    from twofold.errors import ConfigError
+def _passages(files: list[Path], question: str, model: str | None) -> tuple[Any, Any]:
+    """A model, and the passages of some files."""
     from twofold.model.folder import load_system
-    from twofold.search.passages import hits_of
+    from twofold.search.files import file_hits
+    from twofold.search.reader import Reader
 
     if model is None:
         raise ConfigError("--passage goes with --model: say which model reads it")
     system = load_system(model)
-    return system, hits_of(files)
+    return system, file_hits(files, question, Reader.of(system))
 
 
 def _reader(kind: str, system: Any, decoder: str, endpoint: str | None, model: str | None) -> Any:
-    from twofold.errors import ConfigError
     from twofold.search import generation
     from twofold.search.answers import Extractive
 
     if kind == "extractive":
-        return Extractive.of(system.reranker)
+        try:
+            return Extractive.of(system.reranker)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     if kind == "decoder":
         return generation.Generative(generation.decoder(decoder), decoder)
     if not endpoint or not model:
@@ -125,16 +134,30 @@ def evaluate_answers(
     name, start = str(facts["name"]), facts.get("start")
     before = load(start["path"], precision=loaded.spec.precision) if start and still_there(start) else None
     with bar() as progress:
-        dataset, told = open_dataset(data), {"before": before, "train": facts.get("train"), "sample": sample, "name": name}
-        result = answer_dataset(loaded, task, dataset, split, depths=Depths(depth), progress=shown(progress), **told)
+        result = answer_dataset(
+            loaded,
+            task,
+            open_dataset(data),
+            split,
+            name=name,
+            depths=Depths(depth),
+            sample=sample,
+            before=before,
+            train=facts.get("train"),
+            progress=shown(progress),
+        )
     if to is not None:
         result.save(to)
     if as_json:
         out.print_json(result.to_json())
         return
-    table = Table("row", "exact match", "F1", "answered", title=f"{name} on {result.data['name']} {split}: {result.data['questions']} questions")
+    table = Table(
+        "row", "exact match", "F1", "answered", title=f"{name} on {result.data['name']} {split}: {result.data['questions']} questions"
+    )
     for row, values in result.rows.items():
-        table.add_row(row, f"{values['exact_match']:.4f}", f"{values['f1']:.4f}", f"{values['answered']:.4f}" if "answered" in values else "")
+        table.add_row(
+            row, f"{values['exact_match']:.4f}", f"{values['f1']:.4f}", f"{values['answered']:.4f}" if "answered" in values else ""
+        )
     out.print(table)
     found = result.found
     out.print(f"the right passage is first {found['first']:.4f}, among those read {found['read']:.4f} of the time", markup=False)
