@@ -57,7 +57,9 @@ def test_a_file_is_read_without_an_index(reads: str, tmp_path: Path) -> None:
 
 def test_a_decoder_reads_what_was_found(indexed: Path, tmp_path: Path) -> None:
     write_decoder(tmp_path / "decoder", "llama")
-    found = json.loads(run("answer", indexed, "b", "--reader", "decoder", "--decoder", tmp_path / "decoder", "--read", "1", "--json").stdout)
+    found = json.loads(
+        run("answer", indexed, "b", "--reader", "decoder", "--decoder", tmp_path / "decoder", "--read", "1", "--json").stdout
+    )
     assert found["reader"] == str(tmp_path / "decoder")
     assert found["read"] == 1
 

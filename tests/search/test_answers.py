@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from twofold.model.unified import UnifiedModel
@@ -70,6 +71,20 @@ def test_the_pair_score_counts_by_its_share() -> None:
     found = answer("who?", hits, Extractive(read, 0.0, 0.5))
     assert (found.text, found.score) == ("Eve", 5.5)
     assert {other.text: other.score for other in found.others} == {"Bob": 3.5, "Zoe": 2.0}
+
+
+def test_a_pair_score_that_the_search_left_out_is_asked_for() -> None:
+    hits, asked = [hit(1, TEXTS[1], 1.0), hit(2, "Eve did.", None)], []
+
+    def score(pairs: Sequence[tuple[str, str]]) -> Any:
+        asked.extend(pairs)
+        return np.array([9.0])
+
+    read = finds({"Bob": 3.0, "Eve": 1.0})
+    assert answer("who?", hits, Extractive(read, 0.0, 0.5, score)).text == "Eve"
+    assert asked == [("who?", "Title Eve did.")]
+    assert answer("who?", hits, Extractive(read, 0.0, 0.0, score)).text == "Bob"
+    assert len(asked) == 1, "what does not count is not asked for"
 
 
 @pytest.mark.parametrize("hits", [[], [HITS[2]]])

@@ -30,6 +30,7 @@ def answer(
     read: Annotated[int, typer.Option(min=1, help="How many passages are read.")] = 5,
     depth: Annotated[int, typer.Option(min=1, help="How many passages are reranked.")] = 20,
     mode: Annotated[Literal["hybrid", "dense", "lexical"], typer.Option(help="The first stage.")] = "hybrid",
+    task: Annotated[str, typer.Option(help="For --reader extractive: the task that reads, if the model has several.")] = "answer",
     threshold: Annotated[float | None, typer.Option(help="Answer nothing below this score, if not as the reader was tuned.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +48,7 @@ def answer(
 
     index, question = _asked(words, passage)
     system, hits = _passages(passage, question, model) if index is None else _search(index, question, model, max(read, depth), mode)
-    who: Any = _reader(reader, system, decoder, endpoint, endpoint_model)
+    who: Any = _reader(reader, task, system, decoder, endpoint, endpoint_model)
     found = find(question, hits, who if threshold is None else replace(who, threshold=threshold), depth=read)
     if as_json:
         out.print_json(json.dumps(found.as_dict()))
@@ -91,13 +92,13 @@ def _passages(files: list[Path], question: str, model: str | None) -> tuple[Any,
     return system, file_hits(files, question, Reader.of(system))
 
 
-def _reader(kind: str, system: Any, decoder: str, endpoint: str | None, model: str | None) -> Any:
+def _reader(kind: str, task: str, system: Any, decoder: str, endpoint: str | None, model: str | None) -> Any:
     from twofold.search import generation
     from twofold.search.answers import Extractive
 
     if kind == "extractive":
         try:
-            return Extractive.of(system.reranker)
+            return Extractive.of(system.reranker, task)
         except ValueError as error:
             raise ConfigError(str(error)) from error
     if kind == "decoder":
