@@ -26,11 +26,9 @@ from typing import Any
 import numpy as np
 
 from bench._report import Change, read_log, report, write_line
-from tests.search.machine import operate
 from tests.search.made import passages, vectors
 from twofold import plugins
 from twofold.errors import TwofoldError
-from twofold.search.index import Index, Settings
 from twofold.search.stores import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,6 +130,8 @@ def kill(store: str, rounds: int, longest: float, folder: Path, seed: int = 0) -
 
 def agree(store: str, operations: int, folder: Path) -> dict[str, Any]:
     """Operations on a store and on a dict, until there were so many. A difference is an error that stops it."""
+    from tests.search.machine import operate
+
     done, sequence = 0, 0
     while done < operations:
         place = folder / f"sequence-{sequence}"
@@ -143,6 +143,8 @@ def agree(store: str, operations: int, folder: Path) -> dict[str, Any]:
 
 def damage(store: str, mutations: int, folder: Path) -> dict[str, Any]:
     """Changes one file at a time; then opens the index and reads everything in it."""
+    from twofold.search.index import Index, Settings
+
     draw, place = random.Random(0), folder / "damage"
     index = Index.make(place, Settings("builtin", "f" * 64, {"precision": "fp32"}, WIDTH, 100, 12, store))
     made = index.store

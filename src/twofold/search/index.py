@@ -147,13 +147,13 @@ def open_or_make(
         settings.check(reader.fingerprint, reader.identity, folder)
         return Index(folder, settings), reader
     reader = Reader.load(model or "builtin", precision, variant)
-    try:
-        how = Cut.of(reader.room, size, overlap)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    there = Path(model or "builtin")
-    name = str(there.resolve()) if there.is_dir() else model or "builtin"
-    return Index.make(folder, Settings.of(name, reader, how, store or DEFAULT_STORE, options)), reader
+    how = Cut.of(reader.room, size, overlap)
+    return Index.make(folder, Settings.of(named(model or "builtin"), reader, how, store or DEFAULT_STORE, options)), reader
+
+
+def named(model: str) -> str:
+    """How a model is found again from anywhere: a folder by its whole path."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def load_reader(settings: Settings, model: str | None = None, precision: str | None = None, variant: str | None = None) -> Reader:
