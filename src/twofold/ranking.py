@@ -145,6 +145,21 @@ def interpolate(first: Run, second: Run, weight: float) -> dict[str, dict[str, f
     return mixed
 
 
+def mix(first: Run, second: Run, weight: float) -> dict[str, dict[str, float]]:
+    """Two runs of equal standing as one: (1 - weight) · first + weight · second, each brought to 0…1 per query.
+
+    Over all documents of both; one that a run lacks counts there as its worst. Raises `ValueError` for a weight outside 0…1.
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight {weight}, expected 0 to 1")
+    mixed: dict[str, dict[str, float]] = {}
+    for query in {**first, **second}:
+        old, new = (_unit(run[query]) if run.get(query) else {} for run in (first, second))
+        scores = {d: (1 - weight) * old.get(d, 0.0) + weight * new.get(d, 0.0) for d in {**old, **new}}
+        mixed[query] = {identity: scores[identity] for identity in ranked(scores)}
+    return mixed
+
+
 def _unit(scores: Mapping[str, float]) -> dict[str, float]:
     low, high = min(scores.values()), max(scores.values())
     return {identity: (score - low) / (high - low) if high > low else 0.0 for identity, score in scores.items()}
