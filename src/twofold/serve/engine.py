@@ -98,15 +98,15 @@ class Engine:
         return Done(values, made.tokens, made.truncated)
 
     async def score(
-        self, pairs: Sequence[tuple[str, str]], *, variant: str = "", bulk: bool = False, waiting: Waiting = patiently
+        self, pairs: Sequence[tuple[str, str]], *, variant: str = "", bulk: bool = False, waiting: Waiting = patiently, cut: bool = True
     ) -> Done:
-        """Raw pair scores. Raises as `embed`."""
+        """Raw pair scores. Raises as `embed`, and ValueError for pairs that are too long where they may not be `cut`."""
         system = self.systems[variant]
         sizes = self._pair_sizes(system, pairs)
         if system.reads_lists:  # a list is one piece of work
             (values,) = await self._called(lambda: system.score(pairs), sizes, bulk, waiting)
             return Done(values, sizes, 0)
-        made, rows = await self._answered(partial(mixed.pairs, system, pairs), sizes, bulk, waiting)
+        made, rows = await self._answered(partial(_pairs, system, pairs, cut), sizes, bulk, waiting)
         system.reranker.truncated["pairs"] += made.truncated
         return Done(np.array(rows, dtype=np.float32).reshape(-1), made.tokens, made.truncated)
 
@@ -184,6 +184,14 @@ class Blocking:
         """Any other work with the model, on the model's thread."""
         (found,) = self.queue.put([Call(function, tokens)], self.priority).result()
         return found  # type: ignore[no-any-return]
+
+
+def _pairs(system: System, pairs: Sequence[tuple[str, str]], cut: bool) -> Segments:
+    made = mixed.pairs(system, pairs)
+    if made.truncated and not cut:
+        limit = system.reranker.tokens.pair_length
+        raise ValueError(f"{made.truncated} of {len(pairs)} pairs are longer than the {limit} tokens that the model reads")
+    return made
 
 
 def _size(text: str | list[int]) -> int:

@@ -1,0 +1,27 @@
+"""The page at `/` and the description of the API at `/docs`: files beside this one, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+
+FOLDER = Path(__file__).parent / "static"
+KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/docs": "docs.html", "/docs.js": "docs.js"}
+"""Path → file. What is not here is not served: no path of a client ever reaches the disk."""
+
+
+def page_routes() -> APIRouter:
+    """One route a file; they are no part of the API and not in its description."""
+    router = APIRouter()
+    for path, name in FILES.items():
+        router.add_api_route(path, _reader(FOLDER / name), include_in_schema=False, name=name)
+    return router
+
+
+def _reader(file: Path) -> object:
+    async def read() -> Response:
+        return Response(file.read_bytes(), headers={"Content-Type": KINDS[file.suffix]})
+
+    return read
