@@ -112,7 +112,8 @@ def _segments(model: UnifiedModel, task: str, prompt: str | None, pack: Pack) ->
 def _joined(segments: Sequence[Segment]) -> Pack:
     """One stream, longest first."""
     order = tuple(sorted(range(len(segments)), key=lambda i: -segments[i].tokens))
-    ids_T, types_T, part_T = (torch.cat([segments[i][field] for i in order]) for field in (3, 4, 5))
+    ids_T = torch.cat([segments[i].ids_L for i in order])
+    types_T, part_T = torch.cat([segments[i].types_L for i in order]), torch.cat([segments[i].part_L for i in order])
     return Pack(ids_T, types_T, part_T, tuple(segments[i].tokens for i in order), order, 0)
 
 
@@ -120,8 +121,8 @@ def _part(pack: Pack, mine: Sequence[bool], mine_T: Tensor) -> Pack:
     """Some segments of a stream as a stream of their own; its caller's order is the stream's."""
     lengths = tuple(length for length, ours in zip(pack.lengths, mine, strict=True) if ours)
     kept_T = mine_T.to(pack.input_ids_T.device)
-    tensors = (tensor[kept_T] for tensor in (pack.input_ids_T, pack.type_ids_T, pack.part_T))
-    return Pack(*tensors, lengths, tuple(range(len(lengths))), 0)
+    ids_T, types_T, part_T = (tensor[kept_T] for tensor in (pack.input_ids_T, pack.type_ids_T, pack.part_T))
+    return Pack(ids_T, types_T, part_T, lengths, tuple(range(len(lengths))), 0)
 
 
 def _passes(segments: Sequence[Segment]) -> list[str]:

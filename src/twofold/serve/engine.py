@@ -64,15 +64,16 @@ class Engine:
         self._searches = ThreadPoolExecutor(8, thread_name_prefix="search")
 
     def warm(self, seconds: float = 1.0) -> None:
-        """A few passes of growing size, so that the first estimates are this machine's."""
-        system = self.systems[""]
-        size = 1
+        """A few passes of growing size, so that the first estimates are this machine's. The first is the slowest, and says nothing."""
+        system, size = self.systems[""], 1
         while size <= 64:
-            text = mixed.texts(system, [" ".join(WARM)] * size)
-            pairs = [] if system.reads_lists else mixed.pairs(system, [(WARM[0], WARM[1])] * size).rows
-            done = self.queue.put([*text.rows, *pairs], "bulk")
-            done.result()
-            if self.queue.pace.seconds(text.tokens * 4) > seconds:
+            rows = mixed.texts(system, [" ".join(WARM)] * size).rows
+            rows += [] if system.reads_lists else mixed.pairs(system, [WARM] * size).rows
+            self.queue.put(rows, "bulk").result()
+            if size == 1:
+                self.queue.pace = Pace()
+                self.queue.put(rows, "bulk").result()
+            if self.queue.pace.seconds(4 * sum(row.tokens for row in rows)) > seconds:
                 return
             size *= 2
 
@@ -142,9 +143,7 @@ class Engine:
         self.worker.join(1.0 if done else 0.0)
         return done
 
-    async def _answered(
-        self, make: Callable[[], Segments], tokens: int, bulk: bool, waiting: Waiting
-    ) -> tuple[Segments, list[Any]]:
+    async def _answered(self, make: Callable[[], Segments], tokens: int, bulk: bool, waiting: Waiting) -> tuple[Segments, list[Any]]:
         priority: Priority = "bulk" if bulk or tokens > BULK_TOKENS else "interactive"
         with self.queue.admitted(tokens, priority):
             made = await asyncio.get_running_loop().run_in_executor(self._tokenisers, make) if tokens else Segments([], 0)

@@ -1,8 +1,8 @@
 """What every request goes through before a route sees it, as plain ASGI: who asks, from where, how much, and is the model there.
 
-In this order: the host that was asked for and the page that asks (against DNS rebinding and foreign pages), the key and its role, whether
-the model is there, and the body: JSON, not compressed, not too long, and not too slow. Every answer carries headers that keep a browser from
-guessing and from asking anybody else. Nothing of a body, a query or a key is ever logged.
+In this order: the host that was asked for and the page that asks (against DNS rebinding and foreign pages), the key and its role,
+whether the model is there, and the body: JSON, not compressed, not too long, and not too slow. Every answer carries headers that keep a
+browser from guessing and from asking anybody else. Nothing of a body, a query or a key is ever logged.
 """
 
 from __future__ import annotations
@@ -155,12 +155,14 @@ class Gate:
             async with asyncio.timeout(BODY_SECONDS):
                 async for part in _parts(receive):
                     size += len(part)
-                    if size > self.rules.max_body:
-                        await _thrown_away(receive)
-                        raise self._too_large()
-                    parts.append(part)
+                    if size <= self.rules.max_body:
+                        parts.append(part)
+                    elif size > self.rules.max_body + DRAIN_BYTES:
+                        break
         except TimeoutError:
             raise Refusal(408, "too_slow", f"the body was not there within {BODY_SECONDS:.0f} s") from None
+        if size > self.rules.max_body:
+            raise self._too_large()
         return b"".join(parts)
 
     def _too_large(self) -> Refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import APIRouter, Response
@@ -20,7 +21,7 @@ def page_routes() -> APIRouter:
     return router
 
 
-def _reader(file: Path) -> object:
+def _reader(file: Path) -> Callable[[], Awaitable[Response]]:
     async def read() -> Response:
         return Response(file.read_bytes(), headers={"Content-Type": KINDS[file.suffix]})
 

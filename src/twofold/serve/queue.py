@@ -14,11 +14,12 @@ from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from twofold.serve.pace import Pace
 
 Priority: TypeAlias = Literal["interactive", "bulk"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 SHARE = 0.75
 """Of a pass, what interactive work gets while bulk work waits."""
 PASS_SECONDS = 0.1
@@ -211,7 +212,7 @@ class Queue:
                 skipped.append(ticket)
                 if _next(ticket).lane == lane:  # it fits no more: nobody passes it
                     break
-        if priority == "bulk" and skipped:  # the one that was served goes behind the others
+        if priority == "bulk" and count:  # the one that was served goes behind the others
             waiting.extend(skipped)
         else:
             waiting.extendleft(reversed(skipped))

@@ -7,7 +7,7 @@ request's text is repeated in it, and nothing of the server's inside.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,23 +21,8 @@ from twofold.serve.queue import Closed, Overloaded
 from twofold.serve.worker import Failed
 
 log = logging.getLogger(__name__)
-CODES = {
-    400: "bad_request",
-    401: "no_key",
-    403: "not_allowed",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "too_slow",
-    413: "too_large",
-    415: "not_json",
-    421: "wrong_host",
-    422: "invalid",
-    429: "overloaded",
-    499: "client_gone",
-    500: "failed",
-    503: "not_ready",
-}
-"""Status → the code where nothing more exact is known."""
+CODES = {404: "not_found", 405: "method_not_allowed"}
+"""Status → the code where the framework refuses."""
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
 
 
@@ -91,18 +76,37 @@ def refusal_of(error: Exception) -> Refusal:
     return Refusal(500, "failed", "something went wrong inside; the server's log says what")
 
 
-def validation(problems: list[Mapping[str, Any]]) -> Refusal:
-    """The first of pydantic's problems, without the value that was sent."""
+SPECIFIC = {
+    "string_unicode": "lone_surrogate",
+    "nul_character": "nul_character",
+    "empty": "empty",
+    "string_too_long": "too_long",
+    "too_long": "too_many",
+    "too_short": "empty",
+    "missing": "missing",
+    "int_type": "wrong_type",
+    "string_type": "wrong_type",
+    "list_type": "wrong_type",
+    "dict_type": "wrong_type",
+    "bool_type": "wrong_type",
+    "model_attributes_type": "wrong_type",
+}
+"""pydantic's name of a problem → our code; of several, the one that stands first here is told."""
+
+
+def validation(problems: Sequence[Mapping[str, Any]]) -> Refusal:
+    """The most telling of pydantic's problems, without the value that was sent."""
     if any(problem["type"] == "json_invalid" for problem in problems):
         return Refusal(400, "bad_json", "the body is not valid JSON")
-    first = max(problems, key=lambda problem: (problem["type"] in SPECIFIC, -len(problem["loc"])))
+    ranks = {kind: rank for rank, kind in enumerate(SPECIFIC)}
+    first = min(problems, key=lambda problem: ranks.get(problem["type"], len(ranks)))
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "header", "path")]
-    where = ".".join(part for part in place if part.isidentifier() or part.isdigit())
-    return Refusal(422, SPECIFIC.get(first["type"], "invalid"), f"{where or 'the body'}: {first['msg']}", param=where or None)
-
-
-SPECIFIC = {"string_unicode": "lone_surrogate", "missing": "missing", "too_long": "too_many", "string_too_long": "too_long"}
-"""pydantic's name of a problem → our code."""
+    field = next((part for part in place if part.isidentifier()), None)
+    code = SPECIFIC.get(first["type"], "invalid")
+    said = str(first["msg"]).removeprefix("Value error, ")
+    if code in ("wrong_type", "empty") and sum(field in problem["loc"] for problem in problems) > 1:
+        said = "none of the forms that it may have"
+    return Refusal(422, code, f"{field or 'the body'}: {said}", param=field)
 
 
 def install(app: FastAPI) -> None:
@@ -110,10 +114,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(validation(list(error.errors())))
+        return answer(validation(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # of a body that is nested too deeply, or is no text, the framework says only that it failed
+            return answer(Refusal(400, "bad_json", "the body is not valid JSON"))
         found = answer(Refusal(error.status_code, CODES.get(error.status_code, "failed"), str(error.detail)))
         found.headers.update(error.headers or {})
         return found

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 import uvicorn
@@ -30,7 +30,7 @@ class Listening:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    keys: Keys = Keys()
+    keys: Keys = field(default_factory=Keys)
     insecure: bool = False
     """Whether a public address without keys is meant."""
     allowed_hosts: tuple[str, ...] = ()

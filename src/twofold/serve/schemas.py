@@ -7,14 +7,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 TEXT_CHARACTERS = 200_000
 """Of one text. More than any model reads, and cut long before it is tokenised."""
 MOST_TEXTS, MOST_DOCUMENTS, MOST_IDS = 2048, 1000, 8192
 QUERY_CHARACTERS = 8192
-
 
 
 def _clean(text: str) -> str:
@@ -35,9 +45,7 @@ def _schema(most: int, pattern: str, least: int = 0) -> WithJsonSchema:
 
 
 NO_NUL, NOT_EMPTY = r"^[^\x00]*$", r"^[^\x00]*[^\x00\s][^\x00]*$"
-Text: TypeAlias = Annotated[
-    str, StringConstraints(max_length=TEXT_CHARACTERS), AfterValidator(_clean), _schema(TEXT_CHARACTERS, NO_NUL)
-]
+Text: TypeAlias = Annotated[str, StringConstraints(max_length=TEXT_CHARACTERS), AfterValidator(_clean), _schema(TEXT_CHARACTERS, NO_NUL)]
 Filled: TypeAlias = Annotated[Text, AfterValidator(_asked), _schema(TEXT_CHARACTERS, NOT_EMPTY, 1)]
 Question: TypeAlias = Annotated[
     str,
@@ -87,8 +95,8 @@ class EmbeddingsRequest(Shape):
         if isinstance(self.input, str):
             return [self.input]
         if isinstance(self.input[0], int):
-            return [self.input]  # type: ignore[list-item]
-        return self.input  # type: ignore[return-value]
+            return [self.input]
+        return self.input
 
     @property
     def prompt(self) -> str | None:

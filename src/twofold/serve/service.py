@@ -35,7 +35,7 @@ class Service:
         self.status: Status = "loading"
         self.created = int(time.time())
         self.metrics = Metrics()
-        self.metrics.watch(lambda: dict(self._engine.queue.load) if self._engine else {}, lambda: self.why_not() is None)
+        self.metrics.watch(lambda: self._engine.queue.load if self._engine else {}, lambda: self.why_not() is None)
         self._engine: Engine | None = None
         self._library: Library | None = None
         self.error: Exception | None = None

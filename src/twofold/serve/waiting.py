@@ -17,8 +17,9 @@ def attentive(request: Request) -> Waiting:
 
     async def wait(future: Future[list[Any]]) -> list[Any]:
         answer, gone = asyncio.wrap_future(future), asyncio.ensure_future(_gone(request))
+        both: set[asyncio.Future[Any]] = {answer, gone}
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise Refusal(499, "client_gone", "the client went away")
             return answer.result()
