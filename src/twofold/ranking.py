@@ -58,12 +58,22 @@ class Bm25:
         return np.asarray(self._index.get_scores_from_ids(words), dtype=np.float32)
 
     def _words(self, texts: Iterable[str], as_ids: bool) -> Any:
-        return bm25s.tokenize(texts, stopwords="en", stemmer=self._stemmer, return_ids=as_ids, show_progress=False)
+        return _tokenized(texts, self._stemmer, as_ids)
 
     def _bodies(self, documents: Iterable[Document]) -> Iterable[str]:
         for document in documents:
             self.ids.append(document.id)
             yield document.body
+
+
+def stems(texts: Sequence[str]) -> list[list[str]]:
+    """The words of each text as `Bm25` counts them: stemmed, without stop words, in order."""
+    found: list[list[str]] = _tokenized(texts, Stemmer.Stemmer("english"), as_ids=False)
+    return found
+
+
+def _tokenized(texts: Iterable[str], stemmer: Any, as_ids: bool) -> Any:
+    return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, return_ids=as_ids, show_progress=False)
 
 
 def bm25_settings(k1: float = 1.2, b: float = 0.75) -> str:

@@ -165,7 +165,8 @@ class UnifiedModel(nn.Module):
         `prompt` and `variant` as for `encode`.
         """
         if pairs:
-            pack, passes = self.tokens.pairs(pairs), task_name("rerank", variant)
+            pack = self.tokens.pairs(pairs)
+            passes: str | Sequence[str] = task_name("rerank", variant)
         else:
             pack = self.tokens.texts(_checked(texts), prompt)
             passes = self._task("retrieve", variant, RetrieveTask).passes(self.encoder, pack, prompt, TOKEN_BUDGET)

@@ -30,6 +30,7 @@ class Callables:
     """What a search needs of a model. `search.reader.Reader` makes them from a loaded one."""
 
     encode_query: Encode
+    encode_document: Encode
     score: Score
     rerank_weight: float = 0.5
     """Share of the pair score in the final one; 0 leaves the first stage's order and scores no pair."""
@@ -101,7 +102,7 @@ class Pipeline:
         self,
         query: str,
         k: int = 10,
-        depth: int = 50,
+        depth: int = 20,
         mode: Mode = "hybrid",
         where: Where | None = None,
         explain: bool = False,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from twofold.errors import CheckpointError
+from twofold.model.folder import load_system
 from twofold.model.state import fingerprint
 from twofold.model.system import System
-from twofold.records import Encode
+from twofold.search.passages import Span
 from twofold.search.pipeline import Callables, Routing
 from twofold.tasks import task_name
-
-Span = tuple[int, int]
-"""From this character to before that one."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,6 @@ class Reader:
     """What indexing and searching need of a model."""
 
     callables: Callables
-    encode_documents: Encode
     width: int
     fingerprint: str
     """Of the task that makes the vectors: what an index and a model must agree on."""
@@ -29,8 +28,7 @@ class Reader:
     """What an index remembers of the model beside that: backbone, precision, variant."""
     room: int
     """Tokens that a passage may have, so that neither the embedder nor the reranker cuts it, its title included."""
-    tokens: Any
-    """A tokenizer's `(texts) -> spans of their tokens`."""
+    tokenizer: Any
 
     @classmethod
     def of(cls, system: System) -> Reader:
@@ -39,9 +37,12 @@ class Reader:
         texts, pairs = embedder.tokens, reranker.tokens
         room = min(texts.max_length - texts.single.size, pairs.pair_length - pairs.frame.size - pairs.query_length)
         task = task_name("retrieve", system.variant)
+
+        def routing(query: str, bodies: Sequence[str]) -> tuple[Routing, Sequence[Routing]]:
+            return _routing(system, query, bodies)
+
         return cls(
-            Callables(system.encode_queries, system.score, system.rerank_weight, lambda query, bodies: _routing(system, query, bodies)),
-            system.encode_documents,
+            Callables(system.encode_queries, system.encode_documents, system.score, system.rerank_weight, routing),
             embedder.width,
             fingerprint(embedder, task),
             {"backbone": embedder.spec.backbone, "precision": embedder.spec.precision, "variant": system.variant},
@@ -49,11 +50,22 @@ class Reader:
             texts.tokenizer,
         )
 
+    @classmethod
+    def load(cls, model: str | Path, precision: str | None = None, variant: str = "") -> Reader:
+        """Of a saved folder, a hub id or `builtin`. Raises CheckpointError as loading does, and for a variant that it does not have."""
+        system = load_system(model, precision=precision)
+        try:
+            return cls.of(System.of(system.embedder, variant) if variant else system)
+        except ValueError as error:
+            raise CheckpointError(f"{model}: {error}") from error
+
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
         """Where the tokens of each text lie in it."""
         if not texts:
             return []
-        found = self.tokens(list(texts), add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+        found = self.tokenizer(
+            list(texts), add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+        )
         return [[(start, end) for start, end in row] for row in found["offset_mapping"]]
 
 
