@@ -70,7 +70,12 @@ def test_whole_words_are_preferred_to_parts_of_words() -> None:
 
 
 def test_a_training_set_says_where_the_answers_stand(tmp_path: Path) -> None:
-    write(tmp_path, {"_id": "q", "text": "where?", "metadata": {"answers": ["Paris"]}}, {"_id": "r", "text": "who?"}, {"_id": "s", "text": "and?"})
+    write(
+        tmp_path,
+        {"_id": "q", "text": "where?", "metadata": {"answers": ["Paris"]}},
+        {"_id": "r", "text": "who?"},
+        {"_id": "s", "text": "and?"},
+    )
     corpus = [{"_id": "d1", "title": "Paris", "text": "in Paris"}, {"_id": "d2", "title": "", "text": "in Rome"}]
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus), encoding="utf-8")
     (tmp_path / "qrels").mkdir()

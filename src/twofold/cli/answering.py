@@ -19,8 +19,12 @@ def answer(
     passage: Annotated[list[Path], typer.Option("--passage", help="Read this file instead of an index; may be repeated.")] = [],  # noqa: B006
     model: Annotated[str | None, typer.Option("--model", help="The model, if not the index's own; with --passage it must be said.")] = None,
     reader: Annotated[Literal["extractive", "decoder", "endpoint"], typer.Option(help="Who reads what was found.")] = "extractive",
-    decoder: Annotated[str, typer.Option(help="For --reader decoder: a folder, a hub id, or what scripts/get-decoder made.")] = "cache:smollm2",
-    endpoint: Annotated[str | None, typer.Option(help="For --reader endpoint: http://HOST/v1 of a server that speaks OpenAI's API.")] = None,
+    decoder: Annotated[
+        str, typer.Option(help="For --reader decoder: a folder, a hub id, or what scripts/get-decoder made.")
+    ] = "cache:smollm2",
+    endpoint: Annotated[
+        str | None, typer.Option(help="For --reader endpoint: http://HOST/v1 of a server that speaks OpenAI's API.")
+    ] = None,
     endpoint_model: Annotated[str | None, typer.Option(help="And the name of its model; the key is $TWOFOLD_ENDPOINT_KEY.")] = None,
     read: Annotated[int, typer.Option(min=1, help="How many passages are read.")] = 5,
     depth: Annotated[int, typer.Option(min=1, help="How many passages are reranked.")] = 20,
@@ -132,9 +136,13 @@ def evaluate_answers(
     if as_json:
         out.print_json(result.to_json())
         return
-    table = Table("row", "exact match", "F1", "answered", title=f"{name} on {result.data['name']} {split}: {result.data['questions']} questions")
+    table = Table(
+        "row", "exact match", "F1", "answered", title=f"{name} on {result.data['name']} {split}: {result.data['questions']} questions"
+    )
     for row, values in result.rows.items():
-        table.add_row(row, f"{values['exact_match']:.4f}", f"{values['f1']:.4f}", f"{values['answered']:.4f}" if "answered" in values else "")
+        table.add_row(
+            row, f"{values['exact_match']:.4f}", f"{values['f1']:.4f}", f"{values['answered']:.4f}" if "answered" in values else ""
+        )
     out.print(table)
     found = result.found
     out.print(f"the right passage is first {found['first']:.4f}, among those read {found['read']:.4f} of the time", markup=False)

@@ -18,19 +18,13 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from twofold.serve.keys import Keys, Role
+from twofold.serve.page import FILES, OPEN
 from twofold.serve.refusals import Refusal, answer
 
 Need: TypeAlias = Literal["nobody"] | Role
 NEEDS: dict[str, Need] = {
-    "/": "nobody",
-    "/page.css": "nobody",
-    "/page.js": "nobody",
-    "/health": "nobody",
-    "/ready": "nobody",
-    "/metrics": "admin",
-    "/docs": "admin",
-    "/docs.js": "admin",
-    "/openapi.json": "admin",
+    **dict.fromkeys((*OPEN, "/health", "/ready"), "nobody"),
+    **dict.fromkeys((*FILES.keys() - OPEN.keys(), "/metrics", "/openapi.json"), "admin"),
 }
 """Path → who may come; `use` where nothing is said. The page is only a page: what it asks for needs a key."""
 WITHOUT_MODEL = frozenset(NEEDS)

@@ -3,68 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
 
 from twofold.model.system import System
+from twofold.search.answers import Answer, Extractive, answer
 from twofold.search.pipeline import Callables, Found, Hit, Mode, Pipeline, Routing
 from twofold.search.reader import Reader
 from twofold.search.stores import Store, Where
-from twofold.serve.engine import Blocking
+from twofold.serve.engine import CHARACTERS_PER_TOKEN, Blocking
+from twofold.tasks import task_name
 
 
-class Supported(Protocol):
-    """An answer: none where nothing supports one. The places are in the hits' texts."""
+@dataclass(frozen=True)
+class Question:
+    """What a search is asked; as for `Pipeline.search`."""
 
-    answer: str | None
-    score: float | None
-    citations: Sequence[Any]
+    query: str
+    k: int = 10
+    depth: int = 20
+    mode: Mode = "hybrid"
+    where: Where | None = None
+    explain: bool = False
+    rerank: bool = True
 
 
 class Library:
-    """`fusion`: the share of vectors in a hybrid first stage, as for `Pipeline`."""
+    """`fusion`: the share of vectors in a hybrid first stage, as for `Pipeline`. A model with the task `answer` answers, too."""
 
     def __init__(self, store: Store, system: System, fusion: float | None = None) -> None:
-        self.store, self.reader, self.fusion = store, Reader.of(system), fusion
-        self.passage_tokens = system.reranker.tokens.pair_length // 2
+        self.store, self.system, self.fusion = store, system, fusion
+        self.reader = Reader.of(system)
+        model, own = system.reranker, task_name("answer", system.variant)
+        self.answerer = next((Extractive.of(model, task) for task in (own, "answer") if task in model.tasks), None)
 
-    def tokens(self, depth: int, rerank: bool) -> int:
+    def tokens(self, question: Question) -> int:
         """About what a search costs the model, before it is known what it finds."""
-        return 32 + (min(depth, self.store.count()) * self.passage_tokens if rerank else 0)
+        depth = min(max(question.k, question.depth), self.store.count())
+        return 32 + (depth * self.system.reranker.tokens.pair_length // 2 if question.rerank else 0)
 
-    def search(
-        self, model: Blocking, query: str, k: int, depth: int, mode: Mode, where: Where | None, explain: bool, rerank: bool
-    ) -> Found:
+    def search(self, model: Blocking, question: Question) -> Found:
         """See `Pipeline.search`."""
-        return Pipeline(self.store, self._callables(model), fusion=self.fusion).search(query, k, depth, mode, where, explain, rerank)
+        pipeline = Pipeline(self.store, self._callables(model), fusion=self.fusion)
+        return pipeline.search(question.query, question.k, question.depth, question.mode, question.where, question.explain, question.rerank)
+
+    def answer(self, model: Blocking, query: str, hits: Sequence[Hit], read: int) -> Answer:
+        """The answer in the best `read` hits, by the model itself. Raises ValueError where it has not learnt to answer."""
+        if self.answerer is None:
+            raise ValueError("this model has not learnt to answer")
+        plain = self.answerer.spans
+        tokens = sum(len(query) + len(hit.body) for hit in hits[:read]) // CHARACTERS_PER_TOKEN
+        reader = replace(self.answerer, spans=lambda items: model.call(lambda: plain(items), tokens))
+        return answer(query, hits, reader, depth=read)
 
     def close(self) -> None:
         """Gives the store back."""
         self.store.close()
 
     def _callables(self, model: Blocking) -> Callables:
-        direct = self.reader.callables
+        look = self.reader.callables.routing
 
         def routing(query: str, bodies: Sequence[str]) -> tuple[Routing, Sequence[Routing]]:
-            assert direct.routing is not None
-            look = direct.routing
-            return model.call(lambda: look(query, bodies), sum(len(query) + len(body) for body in bodies) // 3)
+            assert look is not None
+            return model.call(lambda: look(query, bodies), sum(len(query) + len(body) for body in bodies) // CHARACTERS_PER_TOKEN)
 
-        return Callables(model.encode_queries, model.score, direct.rerank_weight, routing if direct.routing else None)
-
-
-def citations_of(hits: Sequence[Hit], found: Supported) -> list[dict[str, Any]]:
-    """The citations with what a reader needs to find them."""
-    by_id = {hit.id: hit for hit in hits}
-    return [
-        {
-            "id": each.id,
-            "document": by_id[each.id].document,
-            "title": by_id[each.id].title,
-            "source": by_id[each.id].source,
-            "start": each.start,
-            "end": each.end,
-            "text": by_id[each.id].text[each.start : each.end],
-        }
-        for each in found.citations
-        if each.id in by_id
-    ]
+        shown = None if look is None else routing
+        return replace(self.reader.callables, encode_query=model.encode_queries, score=model.score, routing=shown)

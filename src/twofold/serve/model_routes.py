@@ -94,7 +94,7 @@ def model_routes(service: Service) -> APIRouter:
     async def models() -> Response:
         """What clients may name as `model`."""
         named = zip(service.names(), service.engine.systems.values(), strict=True)
-        return await _written({"object": "list", "data": [_card(name, system, service.created) for name, system in named]})
+        return await _written({"object": "list", "data": [_card(name, system, service) for name, system in named]})
 
     return router
 
@@ -110,16 +110,17 @@ def _usage(done: Done) -> dict[str, int]:
     return {"prompt_tokens": done.tokens, "total_tokens": done.tokens, "truncated": done.truncated}
 
 
-def _card(name: str, system: System, created: int) -> dict[str, Any]:
+def _card(name: str, system: System, service: Service) -> dict[str, Any]:
     embedder, reranker = system.embedder, system.reranker
     return schemas.ModelCard(
         id=name,
-        created=created,
+        created=service.created,
         tasks=sorted({*embedder.tasks, *reranker.tasks}),
         dimensions=embedder.width,
         max_length=embedder.tokens.max_length,
         pair_length=reranker.tokens.pair_length,
         fingerprint=fingerprint(embedder, task_name("retrieve", system.variant)),
+        passages=service.library.store.count() if service.has_library and service.library.system.variant == system.variant else None,
     ).model_dump()
 
 

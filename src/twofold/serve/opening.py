@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from twofold.errors import CheckpointError
 from twofold.model.system import System
+from twofold.search.index import Index, read_settings
+from twofold.search.reader import Reader
 from twofold.serve.library import Library
 from twofold.serve.service import Loaded
 from twofold.tasks import kind_of, task_name, variant_of
@@ -36,7 +39,13 @@ def opener(choice: Choice) -> Callable[[], Loaded]:
         if choice.threads is not None:
             torch.set_num_threads(choice.threads)
         system = load_system(choice.model, choice.device, precision=choice.precision)
-        return Loaded(systems_of(system), _library(choice.index, system))
+        systems = systems_of(system)
+        if choice.index is None:
+            return Loaded(systems)
+        variant = str(read_settings(choice.index).identity.get("variant") or "")
+        if variant not in systems:
+            raise CheckpointError(f"{choice.index}: made for the variant {variant!r}, which this model does not have")
+        return Loaded(systems, _library(choice.index, systems[variant]))
 
     return load
 
@@ -49,7 +58,9 @@ def systems_of(system: System) -> dict[str, System]:
     return {"": system, **{name: System.of(model, name) for name in own}}
 
 
-def _library(index: Path | None, system: System) -> Library | None:
-    if index is None:
-        return None
-    raise NotImplementedError
+def _library(folder: Path, system: System) -> Library:
+    """The index, if this model made it. Raises CheckpointError."""
+    index = Index.open(folder)
+    reader = Reader.of(system)
+    index.settings.check(reader.fingerprint, reader.identity, folder)
+    return Library(index.store, system, index.settings.fusion)

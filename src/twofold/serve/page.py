@@ -8,8 +8,10 @@ from pathlib import Path
 from fastapi import APIRouter, Response
 
 FOLDER = Path(__file__).parent / "static"
-KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
-FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/docs": "docs.html", "/docs.js": "docs.js"}
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+OPEN = {name: name[1:] for name in ("/page.css", "/page.js", "/lists.js", "/heat.js", "/icon.svg")} | {"/": "page.html"}
+"""What the page is made of."""
+FILES = {**OPEN, "/docs": "docs.html", "/docs.css": "docs.css", "/docs.js": "docs.js"}
 """Path → file. What is not here is not served: no path of a client ever reaches the disk."""
 
 
@@ -23,6 +25,6 @@ def page_routes() -> APIRouter:
 
 def _reader(file: Path) -> Callable[[], Awaitable[Response]]:
     async def read() -> Response:
-        return Response(file.read_bytes(), headers={"Content-Type": KINDS[file.suffix]})
+        return Response(file.read_bytes(), headers={"Content-Type": f"{KINDS[file.suffix]}; charset=utf-8"})
 
     return read

@@ -250,6 +250,7 @@ class ModelCard(BaseModel):
     max_length: int
     pair_length: int
     fingerprint: str | None = None
+    passages: int | None = Field(None, description="Of the index that is served with it; none where there is no index.")
 
 
 class ModelList(BaseModel):
@@ -266,17 +267,30 @@ Where: TypeAlias = Annotated[
 ]
 
 
-class SearchRequest(Shape):
-    """A question to the index."""
+class Asked(Shape):
+    """What a search and an answer have in common."""
 
-    query: Question
-    top_k: Annotated[int, Field(ge=1, le=100)] = 10
-    depth: Annotated[int, Field(ge=1, le=MOST_DOCUMENTS)] = Field(50, description="How many of the first stage's passages are reranked.")
+    depth: Annotated[int, Field(ge=1, le=MOST_DOCUMENTS)] = Field(20, description="How many of the first stage's passages are reranked.")
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     where: Where | None = Field(None, description="Conditions on metadata: each key must have the value, or one of the values.")
     rerank: StrictBool = True
     explain: StrictBool = Field(False, description="Adds what the routers decide, layer by layer, for the query and each pair.")
     model: ModelName = None
+
+
+class SearchRequest(Asked):
+    """A question to the index."""
+
+    query: Question
+    top_k: Annotated[int, Field(ge=1, le=100)] = 10
+
+
+class AnswerRequest(Asked):
+    """A question to be answered from the index."""
+
+    question: Question
+    top_k: Annotated[int, Field(ge=1, le=100)] = 10
+    read: Annotated[int, Field(ge=1, le=20)] = Field(5, description="How many of the best passages are read for the answer.")
 
 
 Routing: TypeAlias = dict[str, dict[str, float]]
@@ -317,36 +331,47 @@ class SearchResponse(BaseModel):
     routing: Routing | None = None
 
 
-class AnswerRequest(SearchRequest):
-    """A question to be answered from the index."""
-
-    query: Question = Field(alias="question")
-    top_k: Annotated[int, Field(ge=1, le=20)] = Field(5, description="How many passages are read for the answer.")
-
-
 class Citation(BaseModel):
     """Where an answer stands: characters `start` to `end` of a passage's text."""
 
+    number: int
     id: str
     document: str
     title: str
     source: str
     start: int
     end: int
+    quote: str
+    sentence: tuple[int, int] = Field(description="The sentence around it.")
+    context: str
+
+
+class OtherAnswer(BaseModel):
+    """One that had less support."""
+
     text: str
+    score: float
+    id: str
 
 
 class AnswerResponse(BaseModel):
-    """An answer, or none where nothing that was found supports one."""
+    """An answer, or an empty text where nothing that was found supports one."""
 
     object: Literal["answer"] = "answer"
     model: str
     question: str
-    answer: str | None
-    score: float | None = None
+    text: str
+    supported: bool
+    score: float | None
+    threshold: float
+    reader: str
+    read: int
     citations: list[Citation]
+    others: list[OtherAnswer]
+    mode: str
     hits: list[SearchHit]
     first: list[SearchHit]
+    candidates: int
     seconds: dict[str, float]
     routing: Routing | None = None
 
