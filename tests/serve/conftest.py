@@ -18,8 +18,11 @@ from tests.tiny_trial import stirred, tiny_unified, write_backbone
 from twofold.core.inject import Expert, LayerPlan
 from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
+from twofold.search.stores import Passage
+from twofold.search.stores.exact import ExactStore
 from twofold.serve.app import make_app
 from twofold.serve.gate import Rules
+from twofold.serve.library import Library
 from twofold.serve.service import Loaded, Service
 
 THREE = LayerPlan(tuple(Expert(name, 2) for name in ("embedding", "reranking", "shared")), router="soft")
@@ -37,6 +40,37 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> UnifiedModel:
 @pytest.fixture(scope="session")
 def system(model: UnifiedModel) -> System:
     return System.of(model)
+
+
+PAGES = {
+    "foxes": ("Foxes", "The red fox runs over the lazy dog. It is a fox 🦊 and not a dog."),
+    "dogs": ("Dogs", "A dog is lazy. What is it that a dog runs over?"),
+    "queries": ("Queries", "What is a query? It is what a document is red for."),
+    "documents": ("Documents", "A document is over. The red query runs."),
+}
+
+
+@pytest.fixture(scope="session")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> System:
+    """A model that answers whatever it is asked: of its words none has been learnt."""
+    plain = tiny_unified(write_backbone(tmp_path_factory.mktemp("reading") / "backbone"), THREE, answer={"threshold": -1e9})
+    return System.of(stirred(plain, size=0.2).eval())
+
+
+@pytest.fixture(scope="session")
+def library(reading: System) -> Library:
+    """Four pages, a passage each, in memory."""
+    store = ExactStore(None, reading.embedder.width)
+    rows = [Passage(f"{name}#0", name, *page, f"{name}.md:1", {"kind": name[0]}) for name, page in PAGES.items()]
+    store.upsert(rows, reading.encode_documents([row.body for row in rows]))
+    return Library(store, reading)
+
+
+@pytest.fixture(scope="session")
+def searched(reading: System, library: Library) -> Iterator[tuple[Service, httpx2.Client]]:
+    """A server with an index."""
+    with served(Loaded({"": reading}, library)) as pair:
+        yield pair
 
 
 @contextmanager

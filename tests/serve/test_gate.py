@@ -121,7 +121,7 @@ def test_answers_tell_browsers_to_ask_nobody_else(client: httpx2.Client) -> None
         headers = client.get(path).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
-        assert headers["x-content-type-options"] == "nosniff" and "server" not in headers or headers["server"] == "uvicorn"
+        assert (headers["x-content-type-options"] == "nosniff" and "server" not in headers) or headers["server"] == "uvicorn"
 
 
 def test_long_bodies_are_refused_declared_or_not(client: httpx2.Client) -> None:

@@ -70,12 +70,18 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, Failed):
         return Refusal(500, "model_failed", "the model could not do this; the server's log says why")
     if isinstance(error, ValueError | TwofoldError):
-        code = "lone_surrogate" if "surrogate" in str(error) else "invalid"
-        return Refusal(422, code, str(error))
+        code, hint = next((told for words, told in TOLD.items() if words in str(error)), ("invalid", ""))
+        return Refusal(422, code, f"{error}{hint}")
     log.error("unforeseen %s: %s", type(error).__name__, error, exc_info=error)
     return Refusal(500, "failed", "something went wrong inside; the server's log says what")
 
 
+TOLD = {
+    "lone surrogate": ("lone_surrogate", ""),
+    "holds the token": ("unknown_token", "; ids of another tokenizer mean nothing here (LangChain: check_embedding_ctx_length=False)"),
+    "pairs are longer": ("too_long", ""),
+}
+"""Words of an error from below → its code, and what to do about it."""
 SPECIFIC = {
     "string_unicode": "lone_surrogate",
     "nul_character": "nul_character",

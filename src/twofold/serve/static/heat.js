@@ -49,7 +49,10 @@ function strip(label, routing, experts, farthest, readout, first) {
   });
   if (first) blocks(svg, layers, experts.length * ROW + 11);
   watch(svg, layers, experts, routing, label, readout);
-  row.append(name, svg);
+  const scroll = document.createElement("div");
+  scroll.className = "scroll";
+  scroll.append(svg);
+  row.append(name, scroll);
   return row;
 }
 
