@@ -15,8 +15,8 @@ import numpy as np
 from datasets import Dataset
 from mteb import TaskMetadata
 from mteb.abstasks.retrieval import AbsTaskRetrieval
-from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ModelMeta, ScoringFunction
 from numpy.typing import NDArray
 
 from twofold.data.sources import open_dataset
@@ -35,14 +35,14 @@ def meta(system: System, name: str, revision: str, role: str) -> ModelMeta:
         "max_tokens": system.embedder.tokens.max_length,
         "embed_dim": system.embedder.width,
         "framework": ["PyTorch"],
-        "similarity_fn_name": "cosine",
+        "similarity_fn_name": ScoringFunction.COSINE,
         "open_weights": True,
         "n_parameters": sum(parameter.numel() for parameter in system.embedder.parameters()),
     }
     return ModelMeta.create_empty(known)
 
 
-class Encoder(AbsEncoder):  # type: ignore[misc]
+class Encoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
     """The embedder."""
 
     def __init__(self, system: System, name: str, revision: str = "1") -> None:
@@ -86,11 +86,9 @@ class Pipeline:
     ) -> dict[str, dict[str, float]]:
         """Query → document → score. Candidates that are given are all reranked, and nothing else is looked at."""
         texts = {str(row["id"]): str(row["text"]) for row in queries}
-        vectors = self.system.encode_queries(list(texts.values()))
+        vectors, given = self.system.encode_queries(list(texts.values())), top_ranked or {}
         asked = zip(texts.items(), vectors, strict=True)
-        return {
-            query: self._one(text, vector_D, top_k, None if top_ranked is None else top_ranked[query]) for (query, text), vector_D in asked
-        }
+        return {query: self._one(text, vector_D, top_k, given.get(query)) for (query, text), vector_D in asked}
 
     def _one(self, query: str, vector_D: NDArray[np.float32], top_k: int, given: Sequence[str] | None) -> dict[str, float]:
         """As in an evaluation: what is behind the reranked head keeps its order below it."""
@@ -109,7 +107,7 @@ def local_task(dataset: str | Path, split: str = "test", name: str = "LocalRetri
     """A BEIR folder, or whatever `--data` takes, as a task of MTEB. Nothing is downloaded."""
     opened = open_dataset(dataset)
 
-    class Local(AbsTaskRetrieval):  # type: ignore[misc]
+    class Local(AbsTaskRetrieval):  # type: ignore[misc, unused-ignore]
         metadata = TaskMetadata(
             name=name,
             dataset={"path": name, "revision": opened.fingerprint[:12]},
@@ -122,13 +120,18 @@ def local_task(dataset: str | Path, split: str = "test", name: str = "LocalRetri
             date=(datetime.date.today().isoformat(),) * 2,
         )
 
-        def load_data(self, **_: Any) -> None:
+        def load_data(self, num_proc: int | None = None, **_: Any) -> None:  # noqa: ARG002 (MTEB's signature)
             """Reads the folder."""
             judged = opened.qrels(split)
             rows = [{"id": document.id, "title": document.title, "text": document.text} for document in opened.corpus]
             asked = [{"id": identity, "text": opened.texts[identity]} for identity in judged]
             relevant = {query: {document: int(grade) for document, grade in grades.items()} for query, grades in judged.items()}
-            data = {"corpus": Dataset.from_list(rows), "queries": Dataset.from_list(asked), "relevant_docs": relevant, "top_ranked": None}
+            data: Any = {
+                "corpus": Dataset.from_list(rows),
+                "queries": Dataset.from_list(asked),
+                "relevant_docs": relevant,
+                "top_ranked": None,
+            }
             self.dataset = {"default": {split: data}}
             self.data_loaded = True
 

@@ -17,7 +17,7 @@ from twofold.model.system import System
 from twofold.ranking import exact_top_k
 
 
-class Retriever(pt.Transformer):  # type: ignore[misc]
+class Retriever(pt.Transformer):  # type: ignore[misc, unused-ignore]
     """Dense retrieval over documents in memory: frames with `qid` and `query` → their `num_results` nearest documents, with texts."""
 
     def __init__(self, system: System, documents: Iterable[Mapping[str, str]], num_results: int = 1000) -> None:
@@ -39,7 +39,7 @@ class Retriever(pt.Transformer):  # type: ignore[misc]
         return pd.concat(parts, ignore_index=True)
 
 
-class Reranker(pt.Transformer):  # type: ignore[misc]
+class Reranker(pt.Transformer):  # type: ignore[misc, unused-ignore]
     """Frames with `qid`, `query`, `docno` and `text` → the same rows with the pair's raw score and the new rank (from 0)."""
 
     def __init__(self, system: System) -> None:
