@@ -95,6 +95,23 @@ class TextTokens:
             segments[-1][2][start : start + before] = [0] * min(before, len(ids))
         return make_pack(segments, truncated)
 
+    def text_ids(self, rows: Sequence[Ids], prompt: str | None = None) -> Pack:
+        """`texts` for texts that others have tokenised, without template and not cut; the prompt's ids are joined to them.
+
+        Raises ValueError for an id that the tokenizer does not have.
+        """
+        before, size = self._alone(prompt or ""), len(self.tokenizer)
+        room = self.max_length - self.single.size - len(before)
+        segments, truncated = [], 0
+        for i, ids in enumerate(rows):
+            if wrong := [token for token in ids if not 0 <= token < size]:
+                raise ValueError(f"text {i} holds the token {wrong[0]}: this model's tokenizer has 0 to {size - 1}")
+            truncated += len(ids) > room
+            segments.append(self._segment(self.single, before + ids[:room], []))
+            start = len(self.single.prefix)
+            segments[-1][2][start : start + len(before)] = [0] * len(before)
+        return make_pack(segments, truncated)
+
     def joined(self, rows: Sequence[Sequence[tuple[str, int | None]]]) -> Pack:
         """One segment per row of (text, most tokens; None for all): each text cut by itself, then put together in one text's template."""
         segments, truncated = [], 0
