@@ -59,7 +59,14 @@ def probe(
     of the training, for probes that look at its checkpoints. Raises ConfigError for a probe or an option that does not exist,
     DataError for a split that the dataset lacks.
     """
-    given: dict[str, Any] = {"system": system, "dataset": dataset, "beside": tuple(beside), "trial": trial, "seed": seed, "progress": progress}
+    given: dict[str, Any] = {
+        "system": system,
+        "dataset": dataset,
+        "beside": tuple(beside),
+        "trial": trial,
+        "seed": seed,
+        "progress": progress,
+    }
     given |= {key: value for key, value in (("split", split), ("queries", queries)) if value is not None}
     report: Report = plugins.call_plugin("probes", name, "run", chosen, **given)
     return report
