@@ -1,4 +1,4 @@
-"""Commands that measure and list: `evaluate`, `compare`, `methods`, `routers`, `doctor`."""
+"""Commands that measure and list: `evaluate`, `compare`, `methods`, `routers`, `probes`, `doctor`."""
 
 from __future__ import annotations
 
@@ -152,6 +152,12 @@ def methods(as_json: Json = False) -> None:
 def routers(as_json: Json = False) -> None:
     """List the routers. Example: `twofold routers --json`"""
     _list("routers", as_json)
+
+
+@app.command()
+def probes(as_json: Json = False) -> None:
+    """List the probes. Example: `twofold probes`"""
+    _list("probes", as_json)
 
 
 def _list(family: str, as_json: bool) -> None:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from twofold.data.sources import Dataset
@@ -99,11 +101,15 @@ def _loss(one: Learners, task: str, number: int) -> float:
 
 
 def _rows(found: Mapping[tuple[str, str], Floats], seed: int) -> list[Row]:
+    bounds = {pair: interval(partial(_mean, value_R), len(value_R), seed) for pair, value_R in found.items()}
     rows: list[Row] = []
     for (of, to), value_R in found.items():
-        low, high = interval(lambda at, value_R=value_R: value_R[at].mean(keepdims=True), len(value_R), seed)  # type: ignore[misc]
-        own = float(found[to, to].mean())
-        share = percent(float(value_R.mean()), own) if own > 0 else None
-        bounds: Row = {"low": rounded(low[0]), "high": rounded(high[0])}
-        rows.append({"of": of, "to": to, "affinity": rounded(float(value_R.mean())), **bounds, "of_own": share})
+        low, high = bounds[of, to]
+        own = float(found[to, to].mean()) if bounds[to, to][0][0] > 0 else 0.0
+        row: Row = {"of": of, "to": to, "affinity": rounded(float(value_R.mean())), "low": rounded(low[0]), "high": rounded(high[0])}
+        rows.append({**row, "of_own": percent(float(value_R.mean()), own)})
     return rows
+
+
+def _mean(value_R: Floats, at: NDArray[np.int64]) -> Floats:
+    return value_R[at].mean(keepdims=True)
