@@ -24,10 +24,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_backbone(folder / "backbone"), write_beir(folder / "beir")
 
 
+RULE = {"tested": "moe", "rivals": ["one", "mean"], "reference": {"dense": "alone"}}
+
+
 def tiny_values(backbone: Path, beir: Path) -> dict[str, Any]:
-    """Three arms, of which one uses what another has trained; two seeds, two learning rates."""
+    """Four arms, of which one has one task and one uses what another has trained; two seeds, two learning rates."""
     return {
-        "study": {"name": "tiny", "title": "Is it small?", "seeds": [0, 1], "tested": "moe", "rivals": ["one", "mean"], "reference": "one"},
+        "study": {
+            "name": "tiny",
+            "title": "Is it small?",
+            "seeds": [0, 1],
+            "tested": "moe",
+            "rivals": ["one", "mean"],
+            "reference": {"dense": "alone"},
+        },
         "sweep": {"lr": [1e-3, 5e-3]},
         "measure": {"queries": 4, "rerank_queries": 3, "depth": 5, "pipeline_depth": 5, "dev_queries": 4, "dev_depth": 5},
         "base": {
@@ -44,6 +54,7 @@ def tiny_values(backbone: Path, beir: Path) -> dict[str, Any]:
         "data": {"made": {"train": [str(beir)]}},
         "arms": {
             "one": {"what": "one LoRA", "method": {"name": "shared_lora", "options": {"rank": 4}}},
+            "alone": {"what": "one task", "method": {"name": "shared_lora", "options": {"rank": 4}}, "tasks": ["retrieve"]},
             "moe": {"what": "three experts", "method": {"name": "moe_lora", "options": {"rank": 2}}},
             "mean": {"what": "its mean", "method": {"name": "twin", "options": {"rule": "mean"}}, "start": "moe"},
         },

@@ -37,8 +37,8 @@ class About(Section):
     """The arm that the rule is about; "none": the study has no such arm."""
     rivals: list[str] = Field(default_factory=list)
     """The arms that it must beat, each of them, for the rule to say yes."""
-    reference: str | None = None
-    """The arm that degradation is measured from: specialists."""
+    reference: dict[str, str] = Field(default_factory=dict)
+    """Row (dense, rerank, …) → the arm that does nothing else: the specialists, from which degradation is measured."""
     margin: float = Field(0.01, gt=0)
     """A tie is a 90 % interval inside plus or minus this, in nDCG@10."""
     keep: bool = False
@@ -102,6 +102,8 @@ class ArmConfig(Section):
     """One line for the report."""
     method: MethodConfig
     """A method and its options."""
+    tasks: list[str] | None = None
+    """Only these of the trial's tasks: a specialist's; "none": all."""
     start: str | None = None
     """The arm whose trained model of the same data, backbone and seed it begins from."""
     sweep: bool = True
@@ -150,7 +152,7 @@ class Study(Section):
     def _names_exist(self) -> Study:
         """Every arm or dataset that is named somewhere is one."""
         about = self.study
-        named = [*about.rivals, *(each for each in (about.tested, about.reference) if each)]
+        named = [*about.rivals, *about.reference.values(), *([about.tested] if about.tested else [])]
         named += [arm for spec in self.data.values() for arm in spec.arms or []]
         named += [arm.start for arm in self.arms.values() if arm.start] + [arm for probe in self.probes for arm in probe.arms or []]
         for name in named:
@@ -247,6 +249,8 @@ def settings(study: Study, cell: Cell, start: str | None = None) -> TrialConfig:
         merge(values, copy.deepcopy(layer))
     values |= {"name": name_of(study, cell), "seed": cell.seed, "method": arm.method.model_dump()}
     values.setdefault("data", {}).setdefault("train", list(spec.train))
+    if arm.tasks is not None:
+        values["tasks"] = {task: values.get("tasks", {}).get(task, {}) for task in arm.tasks}
     if start is not None:
         values["start"] = start
     if cell.lr is not None:
