@@ -22,7 +22,8 @@ KIND, FORMAT = "study cell", 1
 """FORMAT is part of every key: a change of the code that changes numbers raises it."""
 LENGTH = 16
 FREE = {"name", "threads", "device", "checkpoint", "start"}
-"""Settings of a trial that do not change what it is: its name, where it runs, and what it can be resumed from."""
+"""Settings of a trial that do not change what it is: its name, where it runs, and what it can be resumed from. Those that are at their
+defaults are left out, too: a new setting leaves older cells what they are, and a changed default is what FORMAT is for."""
 
 
 def digest(parts: Any) -> str:
@@ -62,7 +63,7 @@ class Store:
                 {
                     "format": FORMAT,
                     "twofold": provenance.versions().get("twofold"),
-                    "settings": config.model_dump(mode="json", exclude=FREE),
+                    "settings": config.model_dump(mode="json", exclude=FREE, exclude_defaults=True),
                     "data": {name: self.samples.open(name, spec).fingerprint for name in names},
                     "backbone": _backbone_sha256(config.backbone.name),
                     "start": None if source is None else self.trial_key(source),
@@ -75,10 +76,13 @@ class Store:
         kind = "sweep" if cell.sweeping else "cell"
         if (kind, cell) not in self._keys:
             measure, spec = self.study.measure, self.study.data[cell.data]
-            dev = measure.model_dump(include={"dev_queries", "dev_depth", "depth"})
+            dev = measure.model_dump(include={"dev_queries", "dev_depth", "depth"}, exclude_defaults=True)
             parts: dict[str, Any] = {"kind": kind, "trial": self.trial_key(cell), "measure": dev}
             if not cell.sweeping:
-                parts |= {"measure": measure.model_dump(), "tests": {n: self.samples.open(n, spec).fingerprint for n in spec.tests}}
+                parts |= {
+                    "measure": measure.model_dump(exclude_defaults=True),
+                    "tests": {n: self.samples.open(n, spec).fingerprint for n in spec.tests},
+                }
             self._keys[kind, cell] = digest(parts)
         return self._keys[kind, cell]
 
