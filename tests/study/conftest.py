@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.tiny_trial import LENGTHS, write_backbone, write_beir
-from twofold.study.grid import Study, make, merge
+from twofold.study.file import Study, make
+from twofold.study.grid import merge
 from twofold.study.sample import Samples
 from twofold.study.store import Store
 from twofold.study.work import Worker
@@ -24,7 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_backbone(folder / "backbone"), write_beir(folder / "beir")
 
 
-RULE = {"tested": "moe", "rivals": ["one", "mean"], "reference": {"dense": "alone"}}
+RULE = {"tested": "moe", "rivals": ["one", "mean"]}
 
 
 def tiny_values(backbone: Path, beir: Path) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_a_kill_in_the_middle_costs_at_most_the_last_checkpoint(store: MakeStore
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
-from twofold.study.grid import make
+from twofold.study.file import make
 from twofold.study.sample import Samples
 from twofold.study.store import Store
 from twofold.study.work import Worker

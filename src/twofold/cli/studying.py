@@ -81,7 +81,7 @@ def status(
 
 
 def _store(file: Path, results: Path) -> Any:
-    from twofold.study.grid import read
+    from twofold.study.file import read
     from twofold.study.sample import Samples
     from twofold.study.store import Store
 

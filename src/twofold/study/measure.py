@@ -18,7 +18,7 @@ from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
 from twofold.ranking import interpolate, ranked
 from twofold.records import Run
-from twofold.study.grid import MeasureConfig
+from twofold.study.file import MeasureConfig
 from twofold.study.sample import Candidates
 from twofold.train.dev import DevSets
 

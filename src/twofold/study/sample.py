@@ -13,7 +13,7 @@ from twofold.evaluate.retrieval import judged
 from twofold.evaluate.runs import drop_own_id, sha256, top
 from twofold.ranking import Bm25
 from twofold.records import Qrels, Run
-from twofold.study.grid import DataSpec, MeasureConfig
+from twofold.study.file import DataSpec, MeasureConfig
 from twofold.train.dev import DevSet, DevSets, LabelledDev
 
 
@@ -74,10 +74,11 @@ class Samples:
         self._dev: dict[tuple[str, str], DevSets] = {}
 
     def open(self, name: str, spec: DataSpec) -> Dataset | LabelledDataset:
-        """A dataset by its name, cut as `spec` says if it is of queries and documents."""
+        """A dataset by its name, cut as `spec` says if it is of queries and documents; `train_queries` are those of its `train`."""
         key = name, spec.model_dump_json(include={"documents", "train_queries"})
         if key not in self._sets:
-            self._sets[key] = open_labelled(name) if is_labelled(name) else sampled(open_dataset(name), spec, self.measure)
+            own = spec if name in spec.train else spec.model_copy(update={"train_queries": None})
+            self._sets[key] = open_labelled(name) if is_labelled(name) else sampled(open_dataset(name), own, self.measure)
         return self._sets[key]
 
     def all(self, names: list[str], spec: DataSpec) -> Mapping[str, Dataset | LabelledDataset]:

@@ -15,10 +15,11 @@ from twofold.backbone.load import weights_sha256
 from twofold.cache import write_text
 from twofold.config import TrialConfig
 from twofold.errors import DataError
-from twofold.study.grid import Cell, Study, name_of, settings, sources, sweep_of
+from twofold.study.file import Study
+from twofold.study.grid import Cell, name_of, settings, sources, sweep_of
 from twofold.study.sample import Samples
 
-KIND, FORMAT = "study cell", 1
+KIND, POINTER, FORMAT = "study cell", "study cell elsewhere", 1
 """FORMAT is part of every key: a change of the code that changes numbers raises it."""
 LENGTH = 16
 FREE = {"name", "threads", "device", "checkpoint", "start"}
@@ -105,13 +106,21 @@ class Store:
         """A cell's result, from this study or another beside it; None where there is none."""
         path = self.path(cell)
         if not path.is_file():
-            others = sorted(self.folder.parent.glob(f"*/*-{self.key(cell)}.json"))
+            others = [each for each in sorted(self.folder.parent.glob(f"*/*-{self.key(cell)}.json")) if not is_pointer(each)]
             if not others:
                 return None
             path = others[0]
         if path not in self._read:
             self._read[path] = load(path)
         return self._read[path]
+
+    def adopt(self, cell: Cell) -> None:
+        """Where another study has done the cell, notes in this one's folder where it lies, so that a report finds it without the data."""
+        path, found = self.path(cell), self.get(cell)
+        if found is not None and not path.is_file():
+            other = next(each for each, content in self._read.items() if content is found)
+            about = {"data": cell.data, "backbone": cell.backbone, "arm": cell.arm, "seed": cell.seed, "sweeping": cell.sweeping}
+            write_text(path, json.dumps({"kind": POINTER, "cell": about, "at": f"../{other.parent.name}/{other.name}"}) + "\n")
 
     def put(self, cell: Cell, content: Mapping[str, Any]) -> Path:
         """Writes a cell's result, all of it or nothing."""
@@ -133,12 +142,19 @@ class Store:
         return None if lr is None else replace(cell, lr=lr)
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether a file only says where another study's cell lies."""
+    return path.stat().st_size < 1000 and json.loads(path.read_text(encoding="utf-8")).get("kind") == POINTER
+
+
 def load(path: Path) -> dict[str, Any]:
-    """A cell's file. Raises DataError for anything else."""
+    """A cell's file, or the one that it points to. Raises DataError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+    if isinstance(content, dict) and content.get("kind") == POINTER:
+        return {**load(path.parent / content["at"]), "cell": content["cell"]}
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise DataError(f"{path}: no result of a study; it should be an object with kind = {KIND!r}")
     return content

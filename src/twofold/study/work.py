@@ -21,6 +21,7 @@ from twofold.study.grid import Cell, cells, measured, sources, sweep_of
 from twofold.study.locks import held
 from twofold.study.progress import Progress, progress_of
 from twofold.study.store import Store
+from twofold.tasks import variant_of
 from twofold.train.dev import DevSets
 from twofold.train.loop import Progress as Step
 from twofold.train.trial import run_trial
@@ -92,6 +93,14 @@ class Worker:
     def _startable(self, cell: Cell) -> bool:
         """Whether the rates of the arms that it starts from are chosen."""
         return all(self.store.resolved(replace(each, lr=None, sweeping=False)) is not None for each in self._with_starts(cell)[:-1])
+
+    def adopt(self) -> None:
+        """Notes where the cells lie that another study has done."""
+        for cell in cells(self.study, self.only):
+            for job in dict.fromkeys([run for each in self._with_starts(cell) for run in sweep_of(self.study, each)] + [cell]):
+                ready = self._ready(job)
+                if ready is not None:
+                    self.store.adopt(ready)
 
     def lock(self, cell: Cell) -> Path:
         """The file whose lock is held by whoever is at the cell."""
@@ -191,10 +200,14 @@ class Worker:
 
     def _measured(self, cell: Cell, system: System) -> dict[str, Any]:
         """The test sets' rows, what they were, and the routers' mean weights on the first of them."""
-        spec, kinds = self.study.data[cell.data], measured(self.store.config(cell))
+        config, spec = self.store.config(cell), self.study.data[cell.data]
+        kinds, variant = measured(config), variant_of(next(iter(config.tasks)))
+        grown = System.of(system.embedder, variant) if variant else system
+        older = System.of(system.embedder) if variant else system
         tests: dict[str, Any] = {}
         gates: dict[str, Any] = {}
         for name in spec.tests:
+            system = grown if name in config.data.train else older  # what was added for a domain is asked about that domain
             dataset = self.store.samples.open(name, spec)
             if isinstance(dataset, LabelledDataset):
                 if "classify" in kinds:
