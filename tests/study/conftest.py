@@ -31,14 +31,7 @@ RULE = {"tested": "moe", "rivals": ["one", "mean"]}
 def tiny_values(backbone: Path, beir: Path) -> dict[str, Any]:
     """Four arms, of which one has one task and one uses what another has trained; two seeds, two learning rates."""
     return {
-        "study": {
-            "name": "tiny",
-            "title": "Is it small?",
-            "seeds": [0, 1],
-            "tested": "moe",
-            "rivals": ["one", "mean"],
-            "reference": {"dense": "alone"},
-        },
+        "study": {"name": "tiny", "title": "Is it small?", "seeds": [0, 1], **RULE},
         "sweep": {"lr": [1e-3, 5e-3]},
         "measure": {"queries": 4, "rerank_queries": 3, "depth": 5, "pipeline_depth": 5, "dev_queries": 4, "dev_depth": 5},
         "base": {

