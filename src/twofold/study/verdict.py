@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from twofold.study.statistics import ALPHA, Effect, holm, ties
 
+At = TypeVar("At")
 YES, NO, MIXED, OPEN = "yes", "no", "mixed", "not decided"
 
 
@@ -20,17 +22,21 @@ class Verdict:
     """Of the test that decides, corrected over the study's places by Holm."""
 
 
-def needed(places: Mapping[str, Mapping[str, Effect]], margin: float, frozen_random: str = "frozen_random") -> dict[str, Verdict]:
-    """Place → whether the soft router is needed there, from its effects against every rival (place → rival → effect).
+def needed(
+    places: Mapping[At, Mapping[str, Effect]], margin: float, rivals: Sequence[str], frozen_random: str = "frozen_random"
+) -> dict[At, Verdict]:
+    """Place → whether the soft router is needed there, from its effects against the rivals that were run (place → rival → effect).
 
-    Yes: it beats every rival, the largest p below .05 after Holm over the places. No: some rival ties with it or is significantly
-    better. Else not decided. Raises ValueError for a place without rivals.
+    Yes: it beats every one of `rivals`, the largest p below .05 after Holm over the places. No: some rival ties with it or is
+    significantly better. Else, also where it beats all that were run but not all were, it is not decided. Raises ValueError for a
+    place without any.
     """
-    if empty := [place for place, rivals in places.items() if not rivals]:
+    if empty := [place for place, run in places.items() if not run]:
         raise ValueError(f"{empty[0]}: no rival to compare with")
-    worst = {place: max((one_sided(found), rival) for rival, found in rivals.items())[1] for place, rivals in places.items()}
+    worst = {place: max((one_sided(found), rival) for rival, found in run.items())[1] for place, run in places.items()}
     corrected = dict(zip(places, holm([one_sided(places[place][worst[place]]) for place in places]), strict=True))
-    return {place: _needed(rivals, worst[place], corrected[place], margin, frozen_random) for place, rivals in places.items()}
+    absent = {place: [rival for rival in rivals if rival not in run] for place, run in places.items()}
+    return {place: _needed(run, absent[place], worst[place], corrected[place], margin, frozen_random) for place, run in places.items()}
 
 
 def one_sided(found: Effect) -> float:
@@ -38,23 +44,24 @@ def one_sided(found: Effect) -> float:
     return found.p if found.mean > 0 else 1.0
 
 
-def _needed(rivals: Mapping[str, Effect], worst: str, p: float, margin: float, frozen_random: str) -> Verdict:
-    if p < ALPHA:
-        return Verdict(YES, f"beats all {len(rivals)} rivals; the closest test is against {worst}, {signed(rivals[worst].mean)}", p)
-    tied = [rival for rival, found in rivals.items() if ties(found, margin)]
-    better = [rival for rival, found in rivals.items() if found.mean < 0 and found.p < ALPHA]
-    if not tied and not better:
-        blind = max(found.detectable for found in rivals.values())
-        beaten = sum(one_sided(found) < ALPHA for found in rivals.values())
-        return Verdict(OPEN, f"beats {beaten} of {len(rivals)} rivals, ties with none; differences below {blind:.3f} could not be seen", p)
-    parts = [f"{', '.join(better)} better"] if better else []
-    parts += [f"a tie (±{margin:g}) with {', '.join(tied)}"] if tied else []
-    credit = "; the tie with the frozen random router credits the extra rank" if frozen_random in tied else ""
-    return Verdict(NO, " and ".join(parts) + credit, p)
+def _needed(run: Mapping[str, Effect], absent: Sequence[str], worst: str, p: float, margin: float, frozen_random: str) -> Verdict:
+    tied = [rival for rival, found in run.items() if ties(found, margin)]
+    better = [rival for rival, found in run.items() if found.mean < 0 and found.p < ALPHA]
+    if p < ALPHA and not absent:
+        return Verdict(YES, f"beats all {len(run)} rivals; the closest test is against {worst}, {signed(run[worst].mean)}", p)
+    if tied or better:
+        parts = [f"{', '.join(better)} better"] if better else []
+        parts += [f"a tie (±{margin:g}) with {', '.join(tied)}"] if tied else []
+        credit = "; the tie with the frozen random router credits the extra rank" if frozen_random in tied else ""
+        return Verdict(NO, " and ".join(parts) + credit, p)
+    beaten = sum(one_sided(found) < ALPHA for found in run.values())
+    blind = max(found.detectable for found in run.values())
+    missing = f"; {', '.join(absent)} not run here" if absent else ""
+    return Verdict(OPEN, f"beats {beaten} of {len(run)} rivals, ties with none{missing}; differences below {blind:.3f} could not be seen", p)
 
 
-def interferes(places: Mapping[str, Effect], margin: float) -> dict[str, Verdict]:
-    """Place → whether one LoRA on both tasks loses there, from the effects specialists − shared. Holm over the places."""
+def better(places: Mapping[At, Effect], margin: float) -> dict[At, Verdict]:
+    """Place → whether A is better than B there: interference for specialists − one LoRA. Holm over the places."""
     corrected = dict(zip(places, holm([found.p for found in places.values()]), strict=True))
     return {place: gains(found, corrected[place], margin) for place, found in places.items()}
 
