@@ -94,3 +94,28 @@ def _told(found: Any, as_json: bool) -> None:
         out.print_json(json.dumps({key: value for key, value in asdict(found).items() if key != "took"}))
     else:
         out.print(str(found), markup=False, highlight=False)
+
+
+@study.command()
+def report(
+    files: Annotated[list[Path], typer.Argument(metavar="STUDY…", help="TOML files, in the order of their sections.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder of the page, its Markdown twin and its pictures.")] = Path("docs/study"),
+    results: Results = RESULTS,
+    as_json: Json = False,
+) -> None:
+    """Write what studies found: one page that needs no network, and a Markdown file with the same numbers.
+
+    Example: `twofold study report studies/*.toml --to docs/study`
+    """
+    from twofold.study.file import read
+    from twofold.study.report import report as make
+    from twofold.study.report import write
+
+    found = make([read(file) for file in files], results)
+    written = write(found, to)
+    if as_json:
+        out.print_json(json.dumps({"files": [str(path) for path in written], "answers": {a.number: a.answer for a in found.answers}}))
+        return
+    for each in found.answers:
+        out.print(f"{each.number}. {each.question} {each.answer}", markup=False, highlight=False)
+    out.print(f"written: {to / 'index.html'}, {to / 'report.md'}", markup=False, highlight=False)

@@ -11,7 +11,7 @@ from twofold.study.blocks import Answer
 from twofold.study.evidence import Evidence, Place
 from twofold.study.probing import specialised
 from twofold.study.statistics import Effect
-from twofold.study.verdict import MIXED, NO, OPEN, YES, Verdict, better, needed, signed, together
+from twofold.study.verdict import MIXED, NO, OPEN, YES, Verdict, better, needed, together
 
 QUESTIONS = {
     1: "Does retrieval interfere with reranking when they share weights?",
@@ -25,11 +25,15 @@ QUESTIONS = {
     9: "Does a new expert pay when the domain shifts?",
 }
 COSTLY = 1.05
-"""A mixture's forward pass over one LoRA's from which the answer to question 7 is yes."""
+"""A mixture's forward pass over one LoRA's from which the answer to question 7 is yes: with all of the interval, in every setting."""
+COSTS = ("mixture / peft_one", "mixture / bare", "folded / bare")
 
 
 def answer(evidence: Evidence, probed: Mapping[str, list[dict[str, Any]]], results: Path) -> Answer | None:
-    """The answer of a study to its question; None where it has none. `probed`: probe → its reports; `results`: the folder of all results."""
+    """The answer of a study to its question; None where it has none.
+
+    `probed`: probe → its reports; `results`: the folder of all results.
+    """
     number = evidence.study.study.question
     if number is None:
         return None
@@ -89,37 +93,20 @@ def _p(verdict: Verdict) -> str:
 
 
 def cost(results: Path) -> tuple[str, list[str]]:
-    """From the benchmarks' committed scoreboard: what the mixture costs in a forward pass, live and folded, and in memory."""
-    path = results / "scoreboard.json"
+    """From the committed benchmark of forward passes: what a mixture costs over one LoRA and over the bare backbone, live and folded."""
+    path = results / "bench" / "mixture.json"
     if not path.is_file():
-        return OPEN, ["there is no results/scoreboard.json"]
-    board = {entry["id"]: entry for entry in _entries(json.loads(path.read_text(encoding="utf-8")))}
-    live, folded, memory = (_number(board.get(name, {}).get("value")) for name in ("S5", "S7", "S9"))
-    if live is None:
-        return OPEN, ["results/scoreboard.json has no S5, the mixture's forward pass over the bare backbone's"]
-    why = [f"four experts of rank 8 with a router in every layer take {live:.2f} times the bare backbone's forward pass (S5, process time)"]
-    why += [] if folded is None else [f"folded, where the routing is constant per task, {folded:.2f} times (S7)"]
-    why += [] if memory is None else [f"weights of one process that does both over those of two models: {memory:.2f} (S9)"]
-    return (YES if live > COSTLY else NO), why
-
-
-def _entries(board: Any) -> list[dict[str, Any]]:
-    found = board.get("entries", board) if isinstance(board, dict) else board
-    if isinstance(found, dict):
-        return [{"id": key, **entry} for key, entry in found.items() if isinstance(entry, dict)]
-    return [entry for entry in found if isinstance(entry, dict)]
-
-
-def _number(value: Any) -> float | None:
-    """A value of the scoreboard, which is a number or a table of one."""
-    if isinstance(value, dict):
-        value = next(iter(value.values()), None)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        return OPEN, ["there is no results/bench/mixture.json"]
+    ratios = json.loads(path.read_text(encoding="utf-8"))["ratios"]
+    over = {kind: {name: each for name, each in ratios.items() if name.startswith(f"{kind},")} for kind in COSTS}
+    lows = [each["low"] for each in over["mixture / peft_one"].values()]
+    highs = [each["high"] for each in over["mixture / peft_one"].values()]
+    if not lows:
+        return OPEN, ["results/bench/mixture.json has no mixture / peft_one"]
+    why = [f"{name}: {each['value']:.2f} [{each['low']:.2f}, {each['high']:.2f}]" for kind in COSTS for name, each in over[kind].items()]
+    return (YES if min(lows) > COSTLY else NO if max(highs) <= COSTLY else OPEN), ["process time of a forward pass, in ratios", *why]
 
 
 def headline(found: Answer) -> str:
     """One line for the top of the report."""
     return f"{found.number}. {found.question} {found.answer.capitalize()}."
-
-
-__all__ = ["QUESTIONS", "answer", "headline", "judged", "signed", "told"]

@@ -39,6 +39,8 @@ class About(Section):
     """A tie is a 90 % interval inside plus or minus this, in nDCG@10."""
     keep: bool = False
     """Keep the trained models after their cells are written, for probes that come later."""
+    checkpoints: bool = False
+    """Keep the checkpoints of a trial as long as its model, for probes that look at its training."""
 
 
 class SweepConfig(Section):

@@ -57,7 +57,9 @@ def _needed(run: Mapping[str, Effect], absent: Sequence[str], worst: str, p: flo
     beaten = sum(one_sided(found) < ALPHA for found in run.values())
     blind = max(found.detectable for found in run.values())
     missing = f"; {', '.join(absent)} not run here" if absent else ""
-    return Verdict(OPEN, f"beats {beaten} of {len(run)} rivals, ties with none{missing}; differences below {blind:.3f} could not be seen", p)
+    return Verdict(
+        OPEN, f"beats {beaten} of {len(run)} rivals, ties with none{missing}; differences below {blind:.3f} could not be seen", p
+    )
 
 
 def better(places: Mapping[At, Effect], margin: float) -> dict[At, Verdict]:

@@ -19,6 +19,7 @@ from twofold.model.system import System
 from twofold.study import measure
 from twofold.study.grid import Cell, cells, measured, sources, sweep_of
 from twofold.study.locks import held
+from twofold.study.probing import look, wanted
 from twofold.study.progress import Progress, progress_of
 from twofold.study.store import Store
 from twofold.tasks import variant_of
@@ -94,6 +95,19 @@ class Worker:
         """Whether the rates of the arms that it starts from are chosen."""
         return all(self.store.resolved(replace(each, lr=None, sweeping=False)) is not None for each in self._with_starts(cell)[:-1])
 
+    def probe(self, until: float | None = None) -> None:
+        """Runs the study's probes on the models of its cells, which are trained again where they are gone."""
+        for one in wanted(self.store, self.only):
+            if until is not None and time.monotonic() > until:
+                return
+            with held(self.store.folder / ".locks" / f"{one.path.stem}.lock") as mine:
+                if mine and not one.path.is_file():
+                    self.say(f"{one.cell.label}: probe {one.probe.name}")
+                    with ExitStack() as locks:
+                        trained = self.train(one.cell, locks)
+                        write_text(one.path, look(self.store, one, trained.system, trained.folder))
+        self.tidy()
+
     def adopt(self) -> None:
         """Notes where the cells lie that another study has done."""
         for cell in cells(self.study, self.only):
@@ -150,18 +164,21 @@ class Worker:
         """Removes checkpoints of done trials, and trials that nothing needs: what lost a sweep, and cells' unless the study keeps them."""
         done: set[str] = set()
         needed: set[str] = set()
+        probing = {one.cell for one in wanted(self.store) if not one.path.is_file()}
         for cell in cells(self.study):
             for each in self._with_starts(cell):
                 for job in (*sweep_of(self.study, each), each):
                     ready = self._ready(job)
                     if ready is None:
                         continue
-                    open_ = self.store.chosen(each) is None if job.sweeping else self.study.study.keep or self._found(cell) is None
+                    pending = self.study.study.keep or self._found(cell) is None or self._ready(cell) in probing
+                    open_ = self.store.chosen(each) is None if job.sweeping else pending
                     (needed if open_ else done).add(self.store.trial_key(ready))
         for key in needed | done:
             with held(self.trials / f".{key}.lock") as mine:
                 if mine and (self.trials / key / "model").is_dir():
-                    shutil.rmtree(self.trials / key / "members", ignore_errors=True)
+                    if not self.study.study.checkpoints:
+                        shutil.rmtree(self.trials / key / "members", ignore_errors=True)
                     if key not in needed:
                         shutil.rmtree(self.trials / key)
 
