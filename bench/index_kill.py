@@ -189,7 +189,8 @@ def agree(store: str, operations: int, folder: Path) -> dict[str, Any]:
     done, sequence = 0, 0
     while done < operations:
         place = folder / f"sequence-{sequence}"
-        done += operate(lambda at: opened(store, at, 8), place, examples=10, steps=50, begin=sequence)
+        examples, steps = (10, 50) if operations > 1000 else (2, 20)
+        done += operate(lambda at: opened(store, at, 8), place, examples, steps, begin=sequence)
         sequence += 1
         print(f"{store}: {done} operations", file=sys.stderr)
     return {"operations": done, "differences": 0}
