@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from numpy.typing import NDArray
 
-from tests.search.made import WIDTH, Dict, passages, vectors
+from tests.search.machine import operate
+from tests.search.made import WIDTH, passages, vectors
 from twofold import plugins
 from twofold.search.stores import Known, Match, Passage, Store
 
@@ -97,10 +95,17 @@ def test_a_rare_word_counts_more_than_a_frequent_one(store: Store) -> None:
     assert ids(found)[0] == "d7#0" and found[0].score > found[1].score and len(found) == 10
 
 
-@pytest.mark.parametrize(
-    ("where", "expected"),
-    [({"lang": "en"}, {0, 2}), ({"lang": ["en", "de"]}, {0, 1, 2}), ({"lang": "en", "year": 3}, {2}), ({"ok": True}, {1}), ({"year": "3"}, {2, 3}), ({"no": "x"}, set())],
-)  # fmt: skip
+CONDITIONS: list[tuple[dict[str, Any], set[int]]] = [
+    ({"lang": "en"}, {0, 2}),
+    ({"lang": ["en", "de"]}, {0, 1, 2}),
+    ({"lang": "en", "year": 3}, {2}),
+    ({"ok": True}, {1}),
+    ({"year": "3"}, {2, 3}),
+    ({"no": "x"}, set()),
+]
+
+
+@pytest.mark.parametrize(("where", "expected"), CONDITIONS)
 def test_a_condition_narrows_both_searches(store: Store, where: dict[str, Any], expected: set[int]) -> None:
     facts: list[dict[str, Any]] = [
         {"lang": ["en", "fr"]},
@@ -155,61 +160,6 @@ def test_facts_are_json(store: Store) -> None:
     assert facts["passages"] == 0 and facts["kind"]
 
 
-class Machine(RuleBasedStateMachine):
-    """Random writes on a store and on a dict beside it; every search is compared with a plain one."""
-
-    store_name, folder, count = "exact", Path(), 0
-
-    @initialize()
-    def begin(self) -> None:
-        type(self).count += 1
-        self.place = self.folder / str(self.count)
-        self.store, self.model = opened(self.store_name, self.place), Dict()
-
-    @rule(names=st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True), sizes=st.integers(1, 3), seed=st.integers(0, 10**6))
-    def upsert(self, names: list[int], sizes: int, seed: int) -> None:
-        rows = [row for n in names for row in passages(f"d{n}", 1 + (sizes + n) % 3, digest=str(seed), lang=["en", "de"][seed % 2])]
-        vector_ND = vectors(len(rows), seed)
-        new = not any(f"d{n}" in self.model.documents() for n in names)
-        self.store.upsert(rows, vector_ND, new=new)
-        self.model.upsert(rows, vector_ND)
-
-    @rule(names=st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True))
-    def delete(self, names: list[int]) -> None:
-        self.store.delete([f"d{n}" for n in names])
-        self.model.delete([f"d{n}" for n in names])
-
-    @rule(seed=st.integers(0, 10**6), k=st.integers(1, 8), lang=st.sampled_from([None, "en", "de"]))
-    def search(self, seed: int, k: int, lang: str | None) -> None:
-        where = {"lang": lang} if lang else None
-        query_D = vectors(1, seed)[0]
-        assert ids(self.store.search(query_D, k, where)) == self.model.search(query_D, k, where)
-        assert set(ids(self.store.lexical("fox", 100, where))) == self.model.allowed(where)
-
-    @rule()
-    def optimize(self) -> None:
-        self.store.optimize()
-
-    @rule()
-    def reopen(self) -> None:
-        self.store.close()
-        self.store = opened(self.store_name, self.place)
-
-    @precondition(lambda self: hasattr(self, "model"))
-    @invariant()
-    def same(self) -> None:
-        assert self.store.count() == len(self.model.rows)
-        assert self.store.documents() == self.model.documents()
-
-    def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
-
-
 def test_a_store_agrees_with_a_dict(name: str, tmp_path: Path) -> None:
-    """`bench/index_kill.py --operations 20000` runs the same for longer."""
-    kind = type("Here", (Machine,), {"store_name": name, "folder": tmp_path, "count": 0})
-    quick = settings(
-        max_examples=4, stateful_step_count=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-    )
-    run_state_machine_as_test(kind, settings=quick)
+    """`python -m bench.index_kill --operations 20000` does the same for longer."""
+    assert operate(lambda folder: opened(name, folder), tmp_path, examples=4, steps=12) > 20

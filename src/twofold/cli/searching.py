@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,8 +31,11 @@ def index(
     overlap: Annotated[int | None, typer.Option(help="Tokens that neighbouring passages share at most; an eighth of the size.")] = None,
     store: Annotated[str | None, typer.Option(help="lancedb, qdrant, exact, or the dotted name of a module of yours.")] = None,
     options: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="The store's own settings, such as url=….")] = [],  # noqa: B006
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, if not the model's own.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or bf16-weights; unless said, the faster of the first two.")] = None,
     variant: Annotated[str, typer.Option(help="The domain whose expert embeds, if the model was given one.")] = "",
+    vectors: Annotated[
+        Path | None, typer.Option("--vectors", help="Take what `twofold encode --shard` made, in the place of documents.")
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what vanished, even if some lines could not be read.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -44,24 +48,33 @@ def index(
     from twofold.backbone.memory import keep_freed_memory
     from twofold.search.index import open_or_make, writing
     from twofold.search.indexing import bring_up_to_date
+    from twofold.search.shards import merge_shards, open_for
     from twofold.search.sources import open_origin
 
-    if documents is None:
-        raise ConfigError("say what to index: a folder, a file, or a dataset's name")
+    if (documents is None) == (vectors is None):
+        raise ConfigError("say what to index: a folder, a file, or a dataset's name; or --vectors FOLDER")
     keep_freed_memory()
-    origin = open_origin(documents, prefix)
-    given = {"size": size, "overlap": overlap, "store": store, "precision": precision, "variant": variant}
+    chosen = _options(options)
+    origin = open_origin(documents, prefix) if documents is not None else None
     with writing(to), bar() as progress:
-        found, reader = open_or_make(to, model, options=_options(options), **given)  # type: ignore[arg-type]
-        row = progress.add_task(str(documents), total=None, note="")
-
-        def show(seen: int, written: int) -> None:
-            progress.update(row, completed=seen, note=f"{written:,} passages written")
-
-        with found:
+        show = _counted(progress, str(documents or vectors))
+        if origin is None:
+            assert vectors is not None
+            found = open_for(vectors, to, store, chosen)
+            report = merge_shards(found, vectors, prune=prune, progress=show)
+        else:
+            given = {"size": size, "overlap": overlap, "store": store, "precision": precision}
+            found, reader = open_or_make(to, model, options=chosen, variant=variant, **given)  # type: ignore[arg-type]
             report = bring_up_to_date(found, origin, reader.spans, reader.callables.encode_document, prune=prune, progress=show)
-            facts = found.store.facts()
+        facts = found.store.facts()
+        found.close()
     _print_report(report, to, facts, as_json)
+
+
+def _counted(progress: Any, what: str) -> Callable[[int, int], None]:
+    """A row that counts documents, and what `bring_up_to_date` calls to move it."""
+    row = progress.add_task(what, total=None, note="")
+    return lambda seen, written: progress.update(row, completed=seen, note=f"{written:,} passages written")
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:
@@ -82,11 +95,11 @@ def _print_report(report: Any, to: Path, facts: dict[str, Any], as_json: bool) -
     if as_json:
         out.print_json(json.dumps({"index": str(to), **report.as_dict(), "store": facts}))
         return
+    for line in report.skipped.lines[:COMPLAINTS]:
+        err.print(line, style="yellow", markup=False, highlight=False)
     counts = {name: getattr(report, name) for name in ("added", "changed", "unchanged", "deleted")}
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
     out.print(f"{to}: {said}; {facts['passages']:,} passages", markup=False, highlight=False)
-    for line in report.skipped.lines[:COMPLAINTS]:
-        err.print(line, style="yellow", markup=False, highlight=False)
     if report.skipped.counts:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in report.skipped.counts.most_common())
         out.print(f"left out: {kinds}", markup=False, highlight=False)

@@ -28,6 +28,7 @@ from twofold.search.stores import Store
 FILE, LOCK, FORMAT = "index.json", ".lock", 1
 DEFAULT_STORE = "lancedb"
 FAMILY = "search/stores"
+AUTO, HALF = "auto", "bf16-weights"
 
 
 @dataclass(frozen=True)
@@ -146,20 +147,25 @@ def open_or_make(
         reader = load_reader(settings, model, precision, variant)
         settings.check(reader.fingerprint, reader.identity, folder)
         return Index(folder, settings), reader
-    reader = Reader.load(model or "builtin", precision, variant)
-    try:
-        how = Cut.of(reader.room, size, overlap)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    there = Path(model or "builtin")
-    name = str(there.resolve()) if there.is_dir() else model or "builtin"
-    return Index.make(folder, Settings.of(name, reader, how, store or DEFAULT_STORE, options)), reader
+    reader = Reader.load(model or "builtin", precision or AUTO, variant)
+    how = Cut.of(reader.room, size, overlap)
+    return Index.make(folder, Settings.of(named(model or "builtin"), reader, how, store or DEFAULT_STORE, options)), reader
+
+
+def named(model: str) -> str:
+    """How a model is found again from anywhere: a folder by its whole path."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def load_reader(settings: Settings, model: str | None = None, precision: str | None = None, variant: str | None = None) -> Reader:
-    """The model of an index, from where it was, or from where it is now; in the precision and variant that the index was made with."""
+    """The model of an index, from where it was, or from where it is now; in the variant that the index was made with.
+
+    Without `precision`, the faster of fp32 and bf16 here (their weights are the same, and so are the vectors but for rounding), or bf16
+    weights where the index was made with those.
+    """
     identity = settings.identity
-    return Reader.load(model or settings.model, precision or identity.get("precision"), variant or identity.get("variant") or "")
+    precision = precision or (HALF if identity.get("precision") == HALF else AUTO)
+    return Reader.load(model or settings.model, precision, variant or identity.get("variant") or "")
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def bring_up_to_date(
             acknowledged(ready.documents)
         if progress is not None:
             progress(len(seen), report.passages)
-    _delete_vanished(index, origin, known, seen, prune, report)
+    remove_vanished(index, origin.name, known, seen, prune, report)
     index.store.optimize()
     return report
 
@@ -158,14 +158,14 @@ def digest_of(item: Item, how: Cut) -> str:
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 
 
-def _delete_vanished(index: Index, origin: Origin, known: Mapping[str, Known], seen: set[str], prune: bool, report: Report) -> None:
+def remove_vanished(index: Index, origin: str, known: Mapping[str, Known], seen: set[str], prune: bool, report: Report) -> None:
+    """Takes out what an origin once gave and does not give any more. Raises DataError where it gives nothing at all."""
     if not seen:
-        raise DataError(f"{origin.path}: no document to index{_why(report.skipped)}; nothing was changed")
-    gone = [document for document, each in known.items() if each.origin == origin.name and document not in seen]
+        raise DataError(f"{origin}: no document to index{_why(report.skipped)}; nothing was changed")
+    gone = [document for document, each in known.items() if each.origin == origin and document not in seen]
     if gone and report.skipped.unnamed and not prune:
         report.kept = len(gone)
-        return
-    if gone:
+    elif gone:
         index.store.delete(gone)
         report.deleted = len(gone)
 

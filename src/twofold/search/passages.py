@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
+from twofold.errors import ConfigError
 from twofold.search.formats import Page
 from twofold.search.stores import Metadata, Passage
 
@@ -39,14 +40,13 @@ class Cut:
 
     @classmethod
     def of(cls, room: int, size: int | None = None, overlap: int | None = None) -> Cut:
-        """Fitted to the tokens that a model leaves room for. Raises ValueError for sizes that do not fit."""
+        """Fitted to the tokens that a model leaves room for. Raises ConfigError for sizes that do not fit."""
         most = max(room - min(TITLE_ROOM, room // 4) - min(SPARE, room // 8), 1)
         size = min(most, LARGEST) if size is None else size
         overlap = size // 8 if overlap is None else overlap
         if not 1 <= size <= most or not 0 <= overlap < size:
-            raise ValueError(
-                f"passages of {size} tokens that overlap by {overlap}: this model has room for {most}, and the overlap is smaller"
-            )
+            said = f"passages of {size} tokens that overlap by {overlap}"
+            raise ConfigError(f"{said}: use a size of 1 to {most}, for which this model has room, and a smaller overlap")
         return cls(size, overlap)
 
     @property

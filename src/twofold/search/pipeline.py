@@ -44,7 +44,7 @@ class Hit:
 
     rank: int
     score: float
-    """The final one: between 0 and 1 over the candidates where they were reranked, else the first stage's."""
+    """The final one: 0 to 1 over what was reranked and negative below it; without reranking, the first stage's."""
     id: str
     document: str
     title: str
@@ -78,7 +78,7 @@ class Found:
     first: list[Hit]
     """The first stage's best k in its own order, with the ranks that reranking gave them: what there was before."""
     candidates: int
-    """Passages that the first stage found, and that were reranked if the weight of the pair score is not 0."""
+    """Passages that were reranked; without reranking, those that the first stage found."""
     seconds: dict[str, float]
     """Wall time of `encode`, `retrieve`, `rerank` and `explain`, of those that took place."""
     routing: Routing | None = None
@@ -108,7 +108,7 @@ class Pipeline:
         explain: bool = False,
         rerank: bool = True,
     ) -> Found:
-        """The best k of the first stage's best `depth` (k, if that is more), in the final order.
+        """The best k: the first stage's best `depth` in the order that reranking gives them, then, where k is more, those below.
 
         Without `rerank`, or where the model's weight of the pair score is 0, the order is the first stage's and no pair is read. Raises
         ValueError for a query without a word, an unknown mode, and numbers below 1.
@@ -120,9 +120,10 @@ class Pipeline:
         pair: Mapping[str, float] = {}
         weight = self.callables.rerank_weight if rerank else 0.0
         if weight > 0 and stage.order:
+            read = stage.order[:depth]
             with _timed(seconds, "rerank"):
-                scores_N = self.callables.score([(query, stage.passages[identity].body) for identity in stage.order])
-            pair = {identity: float(score) for identity, score in zip(stage.order, scores_N, strict=True)}
+                scores_N = self.callables.score([(query, stage.passages[identity].body) for identity in read])
+            pair = {identity: float(score) for identity, score in zip(read, scores_N, strict=True)}
             final = interpolate({QUERY: stage.first}, {QUERY: pair}, weight)[QUERY]
         hits = {identity: stage.hit(identity, rank, final, pair) for rank, identity in enumerate(ranked(final), start=1)}
         best, routing = list(hits.values())[:k], None
@@ -131,7 +132,7 @@ class Pipeline:
                 routing, rows = self.callables.routing(query, [hit.body for hit in best] if pair else [])
             best = [replace(hit, routing=row) for hit, row in zip(best, rows, strict=True)] if pair else best
         before = [hits[identity] for identity in stage.order[:k]]
-        return Found(query, mode, best, before, len(stage.order), seconds, routing)
+        return Found(query, mode, best, before, len(pair) or len(stage.order), seconds, routing)
 
     def _first_stage(self, query: str, depth: int, mode: Mode, where: Where | None, seconds: dict[str, float]) -> _Stage:
         dense: list[Match] = []

@@ -39,26 +39,30 @@ class Ledger:
         """The newest state that was acknowledged."""
         self.cleaning = False
         """Whether files were being removed when the last writer ended."""
+        self.torn: int | None = None
+        """Where the ledger's last whole line ends, if a crash cut the next one short."""
         self._read()
 
     def seal(self, version: int) -> None:
         """Forces all new files to the disk and notes them; then the state `version` is acknowledged."""
         new = {name: _sealed(self.folder / name) for name in self._files() if name not in self.seals}
         for place in {self.folder, *(path.parent for path in map(self.folder.joinpath, new))}:
-            _flush(place)
+            flush_folder(place)
         there = self.path.exists()
+        self._mend()
         with self.path.open("ab") as file:
             file.writelines(_line(name, seal) for name, seal in new.items())
             file.write(_line("", Seal(version, "")))
             file.flush()
             os.fsync(file.fileno())
         if not there:
-            _flush(self.path.parent)
+            flush_folder(self.path.parent)
         self.seals |= new
         self.version = version
 
     def clean(self) -> None:
         """Notes that files are about to be removed: until `rewrite`, one that is missing is no damage."""
+        self._mend()
         with self.path.open("ab") as file:
             file.write(_line("cleaning", Seal(0, "")))
             file.flush()
@@ -75,7 +79,7 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path)
-        _flush(self.path.parent)
+        flush_folder(self.path.parent)
         self.version, self.cleaning = version, False
 
     def verify(self, everything: bool = False) -> None:
@@ -98,6 +102,12 @@ class Ledger:
                     f"{size} bytes, {seal.size} were written" if size != seal.size else "its sha256 is not the one that it was written with"
                 )
                 raise CheckpointError(f"{path}: changed since it was written ({what}); index again into a new folder")
+
+    def _mend(self) -> None:
+        """Takes away what a crash left of a line, so that the next one begins a line of its own."""
+        if self.torn is not None:
+            os.truncate(self.path, self.torn)
+            self.torn = None
 
     def _may_be_gone(self, name: str) -> bool:
         now = Ledger(self.folder, self.path, self.changing)
@@ -122,6 +132,7 @@ class Ledger:
             except (ValueError, TypeError):
                 if number == len(lines) and not line.endswith(b"\n"):
                     log.warning("%s:%d: cut short by a crash; what it was about had not been acknowledged", self.path, number)
+                    self.torn = len(content) - len(line)
                     return
                 raise CheckpointError(f"{self.path}:{number}: changed since it was written; index again into a new folder") from None
             if name == "":
@@ -150,7 +161,10 @@ def _check(name: str, size: int, sha256: str) -> str:
     return hashlib.sha256(f"{name}\n{size}\n{sha256}".encode()).hexdigest()[:16]
 
 
-def _flush(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Forces a folder's list of names to the disk; Windows opens no folders."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

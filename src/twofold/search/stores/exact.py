@@ -21,6 +21,7 @@ from twofold.errors import CheckpointError
 from twofold.ranking import Bm25, exact_top_k
 from twofold.records import Document
 from twofold.search.stores import Known, Match, Passage, Where, tags, wanted
+from twofold.search.stores._seals import flush_folder
 
 FILE = "passages.npz"
 """Written whole after every change; every part of a zip file has its checksum."""
@@ -123,24 +124,24 @@ class _State:
 
 
 def _write(path: Path, state: _State) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     content = json.dumps([asdict(passage) for passage in state.passages]).encode()
-    with temporary.open("wb") as file:
-        np.savez(file, vectors=state.vector_MD, passages=np.frombuffer(content, np.uint8))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, vectors=state.vector_MD, passages=np.frombuffer(content, np.uint8))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        flush_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: could not be written: {error.strerror or error}") from error
 
 
 def _read(path: Path, width: int) -> _State:
     try:
-        with np.load(path, allow_pickle=False) as parts:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as parts:
             vector_MD, content = parts["vectors"], parts["passages"].tobytes()
         passages = tuple(Passage(**each) for each in json.loads(content))
         if vector_MD.shape != (len(passages), width) or vector_MD.dtype != np.float32:

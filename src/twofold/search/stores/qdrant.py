@@ -222,6 +222,6 @@ def build(
     if local:
         return QdrantStore(QdrantClient(path=str(folder / "qdrant")), models, name, width, {"mode": "local"}, {})
     with _named(name):
-        client = QdrantClient(url=url, api_key=os.environ.get(KEY), timeout=60)
+        client = QdrantClient(url=url, api_key=os.environ.get(KEY), timeout=60, check_compatibility=False)
     made = {"shard_number": shard_number, "replication_factor": replication_factor}
     return QdrantStore(client, models, name, width, {"mode": "server", "url": url}, made)
