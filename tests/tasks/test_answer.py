@@ -43,7 +43,6 @@ def test_places_are_those_of_the_passage_as_it_was_given(prompts: dict[str, str]
     assert len(places) == len(ids)
     assert passages.texts == (item[-1],)
     whole = [(place, token) for place, token in zip(places, ids.tolist(), strict=True) if place[1] > place[0]]
-    assert [item[-1][start:end] for (start, end), _ in whole][0] in PASSAGE
     assert "".join(item[-1][start:end] for (start, end), _ in whole) == PASSAGE.replace(" ", "")
     for (start, end), token in whole:
         alone = own.tokenizer(item[-1][start:end], add_special_tokens=False)["input_ids"]

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twofold.cli.frame import Json, app, bar, out, shown
+from twofold.errors import ConfigError
 
 
 @app.command()
@@ -29,6 +30,7 @@ def answer(
     read: Annotated[int, typer.Option(min=1, help="How many passages are read.")] = 5,
     depth: Annotated[int, typer.Option(min=1, help="How many passages are reranked.")] = 20,
     mode: Annotated[Literal["hybrid", "dense", "lexical"], typer.Option(help="The first stage.")] = "hybrid",
+    task: Annotated[str, typer.Option(help="For --reader extractive: the task that reads, if the model has several.")] = "answer",
     threshold: Annotated[float | None, typer.Option(help="Answer nothing below this score, if not as the reader was tuned.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -45,8 +47,8 @@ def answer(
     from twofold.search.answers import answer as find
 
     index, question = _asked(words, passage)
-    system, hits = _passages(passage, model) if index is None else _search(index, question, model, max(read, depth), mode)
-    who: Any = _reader(reader, system, decoder, endpoint, endpoint_model)
+    system, hits = _passages(passage, question, model) if index is None else _search(index, question, model, max(read, depth), mode)
+    who: Any = _reader(reader, task, system, decoder, endpoint, endpoint_model)
     found = find(question, hits, who if threshold is None else replace(who, threshold=threshold), depth=read)
     if as_json:
         out.print_json(json.dumps(found.as_dict()))
@@ -57,7 +59,9 @@ def answer(
 def _asked(words: list[str], passage: list[Path]) -> tuple[str | None, str]:
     if len(words) != (1 if passage else 2):
         wanted = "a question alone, since --passage says what is read" if passage else "an index and a question"
-        raise typer.BadParameter(f"{len(words)} words: give {wanted}, the question in quotation marks")
+        raise ConfigError(f"{len(words)} arguments: give {wanted}, in quotation marks")
+    if not words[-1].strip():
+        raise ConfigError("the question is empty: ask with at least one word")
     return (None if passage else words[0]), words[-1]
 
 
@@ -76,25 +80,27 @@ def _search(index: str, question: str, model: str | None, depth: int, mode: Any)
     return system, found.hits
 
 
-def _passages(files: list[Path], model: str | None) -> tuple[Any, Any]:
-    """A model, and files as if a search had found them."""
-    from twofold.errors import ConfigError
+def _passages(files: list[Path], question: str, model: str | None) -> tuple[Any, Any]:
+    """A model, and the passages of some files."""
     from twofold.model.folder import load_system
-    from twofold.search.passages import hits_of
+    from twofold.search.files import file_hits
+    from twofold.search.reader import Reader
 
     if model is None:
         raise ConfigError("--passage goes with --model: say which model reads it")
     system = load_system(model)
-    return system, hits_of(files)
+    return system, file_hits(files, question, Reader.of(system))
 
 
-def _reader(kind: str, system: Any, decoder: str, endpoint: str | None, model: str | None) -> Any:
-    from twofold.errors import ConfigError
+def _reader(kind: str, task: str, system: Any, decoder: str, endpoint: str | None, model: str | None) -> Any:
     from twofold.search import generation
     from twofold.search.answers import Extractive
 
     if kind == "extractive":
-        return Extractive.of(system.reranker)
+        try:
+            return Extractive.of(system.reranker, task)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     if kind == "decoder":
         return generation.Generative(generation.decoder(decoder), decoder)
     if not endpoint or not model:
@@ -129,8 +135,18 @@ def evaluate_answers(
     name, start = str(facts["name"]), facts.get("start")
     before = load(start["path"], precision=loaded.spec.precision) if start and still_there(start) else None
     with bar() as progress:
-        dataset, told = open_dataset(data), {"before": before, "train": facts.get("train"), "sample": sample, "name": name}
-        result = answer_dataset(loaded, task, dataset, split, depths=Depths(depth), progress=shown(progress), **told)
+        result = answer_dataset(
+            loaded,
+            task,
+            open_dataset(data),
+            split,
+            name=name,
+            depths=Depths(depth),
+            sample=sample,
+            before=before,
+            train=facts.get("train"),
+            progress=shown(progress),
+        )
     if to is not None:
         result.save(to)
     if as_json:

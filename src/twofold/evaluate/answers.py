@@ -147,9 +147,10 @@ def tune(readings: Sequence[Reading]) -> tuple[float, float, Mapping[str, float]
     share = max(by_share, key=lambda each: round(by_share[each], 9))  # the smallest of equals
     both = [*readings, *(one.without_right() for one in readings)]
     rows = sorted(((*one.best(share), one.answers) for one in both), key=lambda row: -row[1])
-    gain = [f1(text, answers) - f1("", answers) for text, _, answers in rows]
-    best = int(np.argmax([0.0, *np.cumsum(gain)]))
-    around = [rows[i][1] for i in (best - 1, best) if 0 <= i < len(rows) and np.isfinite(rows[i][1])]
-    threshold = float(np.mean(around)) if around else 0.0
+    scores = [score for _, score, _ in rows if np.isfinite(score)]
+    gain = [f1(text, answers) - f1("", answers) for text, _, answers in rows[: len(scores)]]
+    said = int(np.argmax([0.0, *np.cumsum(gain)]))  # so many of the best supported are better said than not
+    edges = [scores[0] + 1.0, *scores, scores[-1] - 1.0] if scores else [0.0, 0.0]
+    threshold = (edges[said] + edges[said + 1]) / 2
     declined = measured(*zip(*((text if score >= threshold else "", answers) for text, score, answers in rows), strict=True))
     return share, threshold, {"answer": by_share[share], "answer or nothing": declined["f1"]}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from twofold.evaluate.answers import normalised
-from twofold.records import Place
+from twofold.records import Place, Score
 from twofold.tasks.answer import AnswerTask, Span, support
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ class Extractive:
     threshold: float
     rerank_share: float
     """How much of a passage's pair score counts beside its spans'."""
+    score: Score | None = None
+    """Gives passages the pair score that a search without reranking left out."""
     name: str = "extractive"
 
     @classmethod
@@ -125,16 +127,13 @@ class Extractive:
         if not isinstance(reader, AnswerTask):
             learn = "twofold train squad --from MODEL --add answer"
             raise ValueError(f"this model has not learnt {task!r}, it does {sorted(model.tasks)}: {learn}, or another reader")
-        return cls(lambda items: model.predict(task, items), reader.threshold, reader.rerank_share)
+        score = model.score if "rerank" in model.tasks and not model.reads_lists() else None
+        return cls(lambda items: model.predict(task, items), reader.threshold, reader.rerank_share, score)
 
     def read(self, question: str, hits: Sequence[Hit]) -> Answer:
         """The span with the most support over all passages; other passages in which the same is found are cited too."""
-        rows = self.spans([(question, hit.title, hit.text) for hit in hits])
-        found = [
-            (support(span.score, hit.rerank_score or 0.0, self.rerank_share), hit, (span.start, span.end))
-            for hit, spans in zip(hits, rows, strict=True)
-            for span in spans
-        ]
+        rows = zip(hits, self.spans([(question, hit.title, hit.text) for hit in hits]), self._pairs(question, hits), strict=True)
+        found = [(support(span.score, pair, self.rerank_share), hit, (span.start, span.end)) for hit, spans, pair in rows for span in spans]
         found.sort(key=lambda one: -one[0])
         others = tuple(Other(hit.text[slice(*place)], round(score, 4), hit.id) for score, hit, place in found)
         blank = Answer(question, "", others[0].score if others else None, self.threshold, self.name, len(hits))
@@ -147,6 +146,13 @@ class Extractive:
         citations = tuple(cite(number, hit, place) for number, (hit, place) in enumerate(cited, start=1))
         left = tuple(other for other in others if normalised(other.text) != words)
         return replace(blank, text=others[0].text, citations=citations, others=left)
+
+    def _pairs(self, question: str, hits: Sequence[Hit]) -> list[float]:
+        """The pair score of every passage; 0 where it does not count, or nobody can tell."""
+        missing = [hit for hit in hits if hit.rerank_score is None] if self.rerank_share and self.score else []
+        given = iter(self.score([(question, hit.body) for hit in missing]).tolist() if missing and self.score else ())
+        asked = {id(hit) for hit in missing}
+        return [next(given) if id(hit) in asked else hit.rerank_score or 0.0 for hit in hits]
 
 
 def cite(number: int, hit: Hit, place: Place) -> Citation:

@@ -108,16 +108,17 @@ def cited(number: int, hit: Hit, words: set[str]) -> Citation:
 
 def decoder(name: str = LOCAL, *, tokens: int = 80, device: str = "cpu") -> Complete:
     """A decoder of this machine: a folder, a hub id, or what scripts/get-decoder made; it speaks by its own chat template, always its
-    likeliest word. The front of a chat that is too long for it is cut, source by source. Raises ConfigError where it is not there.
+    likeliest word. Raises ConfigError where it is not there; the function that is returned, TwofoldError for a chat that is too long.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from twofold.backbone.load import resolve
+    from twofold.backbone.load import quietly, resolve
 
     place = resolve(name)
-    tokenizer: Any = AutoTokenizer.from_pretrained(place)
-    model: Any = AutoModelForCausalLM.from_pretrained(place)
+    with quietly():
+        tokenizer: Any = AutoTokenizer.from_pretrained(place)
+        model: Any = AutoModelForCausalLM.from_pretrained(place)
     model.to(device).eval()
     if not tokenizer.chat_template:
         raise ConfigError(f"decoder {name!r} has no chat template: it was not made to follow instructions")
@@ -162,7 +163,9 @@ def endpoint(url: str, model: str, *, key: str | None = None, tokens: int = 200,
             with build_opener(_Stay).open(Request(place, json.dumps(body).encode(), headers), timeout=timeout) as response:
                 said = json.load(response)["choices"][0]["message"]["content"]
         except HTTPError as error:
-            raise TwofoldError(f"{place} answered {error.code} {error.reason}: {error.read(300).decode(errors='replace')}") from None
+            with error:
+                said = error.read(300).decode(errors="replace")
+            raise TwofoldError(f"{place} answered {error.code} {error.reason}: {said}") from None
         except (URLError, OSError) as error:
             raise TwofoldError(f"{place} could not be reached: {getattr(error, 'reason', error)}") from None
         except (ValueError, KeyError, IndexError, TypeError) as error:
