@@ -1,4 +1,4 @@
-"""Commands that measure and list: `evaluate`, `compare`, `methods`, `routers`, `doctor`."""
+"""Commands that measure and list: `evaluate`, `compare`, `methods`, `routers`, `probes`, `doctor`."""
 
 from __future__ import annotations
 
@@ -195,6 +195,12 @@ def _costs(names: list[str] | None, as_json: bool) -> None:
 def routers(as_json: Json = False) -> None:
     """List the routers. Example: `twofold routers --json`"""
     _list("routers", as_json)
+
+
+@app.command()
+def probes(as_json: Json = False) -> None:
+    """List the probes. Example: `twofold probes`"""
+    _list("probes", as_json)
 
 
 def _list(family: str, as_json: bool) -> None:

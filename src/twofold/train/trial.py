@@ -68,7 +68,7 @@ def run_trial(
         return folders.load_system(folder / "model", device=accelerator.device)
     begun = time.monotonic()
     method = method_of(config)
-    learning = any(member.stages for member in method.members)
+    learning = any(member.stages or member.after for member in method.members)  # what is done afterwards may look at batches, too
     with accelerator.main_process_first():  # what is mined or made once is then in the cache
         data = prepare_material(config, lambda: mining_model(config, accelerator.device), say, datasets or {}, learning=learning)
     parts = [train_member(config, member, folder / "members", data, accelerator, resume, say, progress) for member in method.members]
