@@ -70,18 +70,18 @@ class Worker:
                     self.do(cell)
                 done = True
                 break
-            now = progress_of(self.store, self.only)
-            self.say(str(now))
             if not done and not waiting:
-                return now
+                self.adopt()
+                self.probe(None if minutes is None else begun + 60 * minutes)
+                return progress_of(self.store, self.only)
+            self.say(str(progress_of(self.store, self.only)))
             if not done:
                 time.sleep(PAUSE)
 
     def todo(self) -> Iterator[Cell]:
         """What can be done now: runs of the sweep, then cells whose rate is chosen; in the order of the grid."""
-        wanted = [cell for cell in cells(self.study, self.only) if self._has(cell)]
         for data in self.study.data:
-            here = [cell for cell in wanted if cell.data == data]
+            here = [cell for cell in cells(self.study, self.only) if cell.data == data and self._has(cell)]
             for run in dict.fromkeys(run for cell in here for each in self._with_starts(cell) for run in sweep_of(self.study, each)):
                 if self._startable(run) and self.store.get(run) is None:
                     yield run
