@@ -2,11 +2,13 @@
 
     python -m bench.methods                        all configs of configs/methods, then results/methods/scifact.json and docs/methods.md
     python -m bench.methods --only mole famo       only these, whatever was there before
-    python -m bench.methods --render               only the page, from the committed result; --check: exit 1 where it is stale
+    python -m bench.methods --decoder              the same for configs/methods/decoder: results/methods/decoder.json
+    python -m bench.methods --render               only the page, from the committed results; --check: exit 1 where it is stale
 
 What a row shows is what this does, whose settings every row shares:
 
     twofold train configs/methods/NAME.toml --set 'backbone.name="cache:minilm-3"'      (scripts/get-encoder)
+    twofold train configs/methods/decoder/NAME.toml --set optim.steps=16 --set 'backbone.precision="bf16"'      (scripts/get-decoder)
 
 and a look at a fixed sample of SciFact's test split. A row that is there is not made again, so a run that was stopped goes on. Times are
 CPU seconds of one thread: training by the median step, encoding and scoring beside the bare backbone, taking turns.
@@ -43,8 +45,12 @@ from twofold.train.trial import run_trial
 
 FIRST = ("task_loras",)
 """What others start from."""
-OVERRIDES = ['backbone.name="cache:minilm-3"']
-DOCUMENTS, QUERIES, DEPTH = 1500, 400, 20
+CONFIGS = ROOT / "configs" / "methods"
+RESULTS = ROOT / "results" / "methods"
+ENCODER = ['backbone.name="cache:minilm-3"']
+DECODER = ["optim.steps=16", 'backbone.precision="bf16"']
+"""Settings of every row, beside those of its file."""
+DEPTH = 20
 TEXTS, CANDIDATES = 32, 20
 
 
@@ -52,16 +58,24 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these configs, made again")
-    parser.add_argument("--configs", type=Path, default=ROOT / "configs" / "methods", help="the folder of configs (default %(default)s)")
+    parser.add_argument("--decoder", action="store_true", help="the configs of the decoder")
+    parser.add_argument("--configs", type=Path, help="another folder of configs")
     parser.add_argument("--data", default="scifact", help="what is evaluated on (default %(default)s)")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="further settings of every row")
     parser.add_argument("--trials", type=Path, default=Path("trials"), help="where trials lie (default %(default)s)")
-    parser.add_argument("--to", type=Path, default=ROOT / "results" / "methods" / "scifact.json", help="the result (default %(default)s)")
+    parser.add_argument("--documents", type=int, default=1500, help="of the corpus (default %(default)s)")
+    parser.add_argument("--queries", type=int, default=400, help="of all splits (default %(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are (default %(default)s)")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "methods.md", help="the page (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of every timing (default %(default)s)")
     parser.add_argument("--render", action="store_true", help="only the page")
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 where the page is stale")
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    kind = "decoder" if chosen.decoder else "scifact"
+    chosen.to = chosen.results / f"{kind}.json"
+    chosen.configs = chosen.configs or (CONFIGS / "decoder" if chosen.decoder else CONFIGS)
+    chosen.overrides = [*(DECODER if chosen.decoder else ENCODER), *chosen.overrides]
+    return chosen
 
 
 class Stopwatch:
@@ -79,12 +93,12 @@ class Stopwatch:
 
 def row(path: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     """Trains one config, unless it is trained, and measures the result."""
-    settings = configs.read(path, [*OVERRIDES, *chosen.overrides])
+    settings = configs.read(path, chosen.overrides)
     watch, trial = Stopwatch(), chosen.trials / settings.name
     say = lambda line: print(f"{path.stem}: {line}", file=sys.stderr, flush=True)  # noqa: E731
     system = run_trial(settings, trial, resume=True, say=say, progress=watch)
     facts = read_facts(trial / "model")
-    dataset = open_dataset(chosen.data).subset(documents=DOCUMENTS, queries=QUERIES)
+    dataset = open_dataset(chosen.data).subset(documents=chosen.documents, queries=chosen.queries)
     found = evaluate(
         system,
         dataset,
@@ -173,9 +187,9 @@ def run(chosen: argparse.Namespace) -> int:
 def save(chosen: argparse.Namespace, rows: Mapping[str, Any]) -> None:
     """The result file, with all rows so far."""
     settings = {
-        "overrides": [*OVERRIDES, *chosen.overrides],
-        "documents": DOCUMENTS,
-        "queries_of_all_splits": QUERIES,
+        "overrides": chosen.overrides,
+        "documents": chosen.documents,
+        "queries_of_all_splits": chosen.queries,
         "depth": DEPTH,
         "timed": {"texts": TEXTS, "pairs": CANDIDATES, "rounds": chosen.rounds, "clock": _measure.CLOCK},
     }
@@ -202,47 +216,72 @@ HEAD = (
 PAGE = """\
 # Methods
 
-Made by `python -m bench.methods` from [results/methods/scifact.json](../results/methods/scifact.json); no number is written by hand.
+Made by `python -m bench.methods` from [results/methods](../results/methods/scifact.json); no number is written by hand.
 
-**What this table is for.** It shows that every method trains on both tasks by the same loop, and what that costs. It does not show
-which is best: {steps} steps of a backbone of three layers, one learning rate for all, one seed, and {queries} queries with {documents}
-documents of SciFact's test split. The grid that decides is the study's, and for a GPU in [bench/gpu](../bench/gpu/README.md).
+**What these tables are for.** They show that every method trains on both tasks by the same loop, and what that costs. They do not show
+which is best: some tens of steps, one learning rate for all, one seed, and a sample of SciFact's test split. The grid that decides is
+the study's, and for a GPU in [bench/gpu](../bench/gpu/README.md). `twofold methods --json` counts parameters and FLOPs of every method at
+its defaults.
 
-One row is `twofold train configs/methods/CONFIG.toml --set '{override}'` (after `scripts/get-encoder`).
-
-- *retrieval*: nDCG@10 of dense retrieval; *reranking*: of BM25's first {depth}, the same candidates for all; *both*: of its own first
-  {depth}, with the weight of the pair score tuned on dev.
+- *retrieval*: nDCG@10 of dense retrieval; *reranking*: of BM25's first candidates, the same for all; *both*: of its own first
+  candidates, with the weight of the pair score tuned on dev.
 - *trained* is what any stage moved; *used* what a task's passes use of that. *Train tokens/s*: tokens with a gradient per CPU second of one
   thread, by the median step.
 - *encode ×*, *score ×*: time over the bare backbone's, tokenising included. *MB*: by how much a fresh process grows that loads it and does
   both (two models: their sum). *folds*: the routing is constant, so that a task's experts merge into the weights and cost nothing.
 
-{table}
-
+{sections}
 ## What they are
 
 {names}
 
-Hardware: {cpu}, {threads} thread; {dates}; commit {commits}; torch {torch}. SciFact: claims CC BY 4.0, abstracts ODC-By 1.0.
+SciFact: claims CC BY 4.0, abstracts ODC-By 1.0.
 """
+SECTION = """\
+## {title}
+
+`{command}` (after `{before}`): {steps} steps; {queries} queries, {documents} documents, {depth} candidates.
+
+{table}
+
+Hardware: {cpu}, {threads} thread; {dates}; commit {commits}; torch {torch}.
+"""
+KINDS = {
+    "scifact": ("A MiniLM of three layers", "configs/methods/CONFIG.toml", "scripts/get-encoder"),
+    "decoder": ("A decoder: eight layers of SmolLM2", "configs/methods/decoder/CONFIG.toml", "scripts/get-decoder --layers 8"),
+}
+"""Result → its title, its configs, and what makes its backbone."""
 
 
-def render(content: Mapping[str, Any], lines: Mapping[str, str]) -> str:
-    """The page, of the result file's numbers alone."""
+def render(results: Path, lines: Mapping[str, str]) -> str:
+    """The page, of the result files' numbers alone."""
+    found = {kind: json.loads(path.read_text(encoding="utf-8")) for kind in KINDS if (path := results / f"{kind}.json").is_file()}
+    if "scifact" not in found:
+        raise SystemExit(f"{results / 'scifact.json'} is not there: run this without --render first")
+    sections = "\n".join(section(kind, content) for kind, content in found.items())
+    names = (f"- `{name}` ({told(each)}): {lines.get(each['method'], '')}" for name, each in found["scifact"]["rows"].items())
+    return PAGE.format(sections=sections, names="\n".join(names))
+
+
+def section(kind: str, content: Mapping[str, Any]) -> str:
+    """One result's table and how it came about."""
     rows, settings = content["rows"], content["settings"]
+    title, place, before = KINDS[kind]
     some = next(iter(rows.values()))
     data, environment = some["data"], some["environment"]
-    return PAGE.format(
+    dates = sorted(each["environment"]["date"][:10] for each in rows.values())
+    return SECTION.format(
+        title=title,
+        command=" ".join(["twofold train", place, *(f"--set '{each}'" for each in settings["overrides"])]),
+        before=before,
         steps=steps_of(rows),
         queries=data["queries"],
         documents=f"{data['documents']:,}",
-        override=settings["overrides"][0],
         depth=settings["depth"],
-        table="\n".join([piped(HEAD), "|" + " --- |" * len(HEAD), *(piped(cells_of(name, each)) for name, each in rows.items())]),
-        names="\n".join(f"- `{name}` ({told(each)}): {lines.get(each['method'], '')}" for name, each in rows.items()),
+        table="\n".join([piped(HEAD), "|" + " --- |" * len(HEAD), *(piped(cells_of(place, name, each)) for name, each in rows.items())]),
         cpu=environment["cpu"]["model"],
         threads=environment["threads"],
-        dates=" to ".join(dict.fromkeys((min(dates := [each["environment"]["date"][:10] for each in rows.values()]), max(dates)))),
+        dates=" to ".join(dict.fromkeys((dates[0], dates[-1]))),
         commits=", ".join(sorted({str(each["environment"]["commit"])[:12] for each in rows.values()})),
         torch=environment["versions"]["torch"],
     )
@@ -265,7 +304,7 @@ def piped(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def cells_of(name: str, each: Mapping[str, Any]) -> list[str]:
+def cells_of(place: str, name: str, each: Mapping[str, Any]) -> list[str]:
     """A row's cells, under HEAD."""
     scores, train, times = each["nDCG@10"], each["train"], each["time_over_bare"]
     counted = train["parameters"] if train else None
@@ -273,7 +312,7 @@ def cells_of(name: str, each: Mapping[str, Any]) -> list[str]:
     known = {None: "–", True: "yes", False: "no"}
     both = list(dict.fromkeys(known[each["folds"][task]] for task in ("retrieve", "rerank")))
     return [
-        f"[{name}](../configs/methods/{name}.toml)",
+        f"[{name}](../{place.replace('CONFIG', name)})",
         *(f"{scores[key]:.3f}" for key in ("dense", "bm25_reranked", "pipeline")),
         f"{counted['total'] / 1e6:.1f}" if counted else "–",
         f"{counted['trainable'] / 1e6:.2f}" if counted else "0",
@@ -288,9 +327,7 @@ def cells_of(name: str, each: Mapping[str, Any]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options(arguments)
     failed = 0 if chosen.render or chosen.check else run(chosen)
-    if not chosen.to.is_file():
-        raise SystemExit(f"{chosen.to} is not there: run this without --render first")
-    page = render(json.loads(chosen.to.read_text(encoding="utf-8")), dict(describe("methods")))
+    page = render(chosen.results, dict(describe("methods")))
     if chosen.check:
         stale = not chosen.page.is_file() or chosen.page.read_text(encoding="utf-8") != page
         print("the page is stale: run `python -m bench.methods --render`" if stale else "the page is as the result says")

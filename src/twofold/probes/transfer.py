@@ -38,12 +38,12 @@ def run(
     dataset: Dataset,
     *,
     split: str = "test",
-    queries: int = 50,
+    queries: int = 40,
     seed: int = 0,
     progress: Progress = quiet,
     expert: str = "",
     full: str = "",
-    depth: int = 8,
+    depth: int = 5,
     length: int = LENGTH,
 ) -> Report:
     """`expert`: whose share ("shared" unless said, or the only one); `full`: the folder of the model whose gain it is a share of;
