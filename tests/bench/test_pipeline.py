@@ -47,7 +47,7 @@ def test_every_side_goes_the_whole_way(content: dict[str, Any]) -> None:
     assert next(iter(content)) == "ratios" and content["scoreboard"] == []
     assert all(each["low"] <= each["value"] <= each["high"] for each in content["ratios"].values())
     assert {"time to index: two models / ours", "time of a query: e2rank / ours", "weights: ours / two models"} <= set(content["ratios"])
-    assert content["ratios"]["weights: ours / two models"]["value"] < 1
+    assert content["ratios"]["disk: ours / two models"]["value"] < 1
     sides = {"ours", "two models", "e2rank", "e2rank, trained"}
     assert sides <= set(content["figures"]) == set(content["megabytes"])
     for side in sides:
