@@ -27,7 +27,7 @@ from bench._report import report
 from twofold.backbone.memory import keep_freed_memory
 from twofold.data.sources import open_dataset
 from twofold.evaluate.measures import mean, per_query
-from twofold.search.index import Index, load_reader, open_or_make, writing
+from twofold.search.index import Index, load_reader, open_or_make, read_settings, writing
 from twofold.search.indexing import bring_up_to_date
 from twofold.search.pipeline import Mode, Pipeline
 from twofold.search.sources import open_origin
