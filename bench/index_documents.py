@@ -172,20 +172,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         begun = time.process_time()
         index_once(folder / "index", folder / "again", chosen.documents, chosen.model, chosen.precision)
         again = acknowledged(folder / "again")[1][-1]["report"]
-        made |= {
-            "again": {
-                **{key: again[key] for key in ("added", "changed", "unchanged", "deleted")},
-                "cpu_s": round(time.process_time() - begun, 1),
-            }
-        }
+        counts = {key: again[key] for key in ("added", "changed", "unchanged", "deleted")}
+        made |= {"again": {**counts, "cpu_s": round(time.process_time() - begun, 1)}}
         made |= {"megabytes": size_of(folder / "index"), "peak_megabytes": acknowledged(folder / "log")[1][-1]["peak_megabytes"]}
         searched = asked(folder / "index", chosen)
-    settings = {
-        "documents": chosen.documents,
-        "model": chosen.model,
-        "precision": chosen.precision or "the model's own",
-        "kills": chosen.kills,
-    }
+        made_with = read_settings(folder / "index")
+    settings = {"documents": Path(chosen.documents).name, "model": Path(chosen.model).name, **made_with.identity, "kills": chosen.kills}
+    settings |= {"passage_tokens": made_with.size, "overlap": made_with.overlap}
     return report(f"index_{Path(chosen.documents).name}", __doc__, [], chosen.to, indexing=made, searching=searched, settings=settings)
 
 

@@ -1,7 +1,7 @@
 """Plug-ins: the folder is the list, the file's name is the plug-in's name, a dotted name is anybody's module.
 
-A family is a package of Twofold that holds one plug-in per file: `banks`, `routers`, `tasks`, `methods`, … Every plug-in
-module offers `build(...)`; the keyword arguments that the program does not give are the plug-in's options.
+A family is a package of Twofold that holds one plug-in per file: `banks`, `routers`, `tasks`, `methods`, `probes`, …
+Every plug-in module offers `build(...)`, and a probe `run(...)`; the keyword arguments that the program does not give are its options.
 """
 
 from __future__ import annotations
@@ -58,7 +58,12 @@ def describe(family: str) -> list[tuple[str, str]]:
 
 
 def build_plugin(family: str, name: str, chosen: Mapping[str, Any], /, **given: Any) -> Any:
-    """Call a plug-in's `build` with the user's options and with what the program gives.
+    """Call a plug-in's `build`; see `call_plugin`."""
+    return call_plugin(family, name, "build", chosen, **given)
+
+
+def call_plugin(family: str, name: str, offer: str, chosen: Mapping[str, Any], /, **given: Any) -> Any:
+    """Call what a plug-in offers (its function `build`, or `run`) with the user's options and with what the program gives.
 
     `chosen` are the user's options: names and types are checked against the signature. Of `given`, a plug-in receives what its
     signature names (everything, if it takes `**kwargs`). Raises ConfigError for an option that does not exist (naming the
@@ -66,7 +71,10 @@ def build_plugin(family: str, name: str, chosen: Mapping[str, Any], /, **given: 
     """
     module = load(family, name)
     where = f"{family} {name!r}"
-    parameters = _signature(module, family)
+    function = getattr(module, offer, None)
+    if not callable(function):
+        raise ConfigError(f"{family} {module.__name__!r}: {module.__file__} offers no {offer}(...)")
+    parameters = dict(inspect.signature(function).parameters)
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in chosen:
         if key in given:
@@ -78,8 +86,8 @@ def build_plugin(family: str, name: str, chosen: Mapping[str, Any], /, **given: 
     for key, parameter in free.items():
         if parameter.default is inspect.Parameter.empty and key not in chosen:
             raise ConfigError(f"{where}: the option {key!r} has no default; say what it is")
-    checked = _check_types(where, module, chosen)
-    return module.build(**{key: value for key, value in given.items() if key in parameters or takes_any}, **checked)
+    checked = _check_types(where, function, chosen)
+    return function(**{key: value for key, value in given.items() if key in parameters or takes_any}, **checked)
 
 
 def _load_dotted(family: str, name: str) -> ModuleType:
@@ -92,18 +100,10 @@ def _load_dotted(family: str, name: str) -> ModuleType:
         raise ConfigError(f"{family} {name!r}: there is no module {error.name!r} on the Python path") from error
 
 
-def _signature(module: ModuleType, family: str) -> dict[str, inspect.Parameter]:
-    """The parameters of a plug-in's `build`."""
-    build = getattr(module, "build", None)
-    if not callable(build):
-        raise ConfigError(f"{family} {module.__name__!r}: {module.__file__} offers no build(...)")
-    return dict(inspect.signature(build).parameters)
-
-
-def _check_types(where: str, module: ModuleType, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _check_types(where: str, function: Any, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The options as their annotations want them: a list becomes a tuple and an integer a float, but "8" is no number."""
     try:
-        hints = get_type_hints(module.build)
+        hints = get_type_hints(function)
     except NameError:  # an annotation that exists for the type checker only: the types cannot be known here
         return dict(chosen)
     checked = {}

@@ -114,6 +114,28 @@ class Backbone(nn.Module):
         run = self._run_packed if self.packed else self._run_padded
         return run(pack, sorted_tasks, self._both_ways(tasks))
 
+    @torch.no_grad()
+    def attentions(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states (T, D) of the stream and every layer's attention weights (S, H, L, L), its texts in the stream's order.
+
+        Packed attention gives no weights, so this runs eager and padded, whatever the backbone usually does. Raises ValueError for a
+        model that gives none either way. Not for a backbone that other threads use.
+        """
+        pack, model = pack.to(self.device), self.model
+        hub_model: Any = model
+        sorted_tasks = [tasks[i] for i in pack.order] if tasks and not isinstance(tasks, str) else tasks
+        inputs, types_SL, mask_SL = self._padded(pack, self._both_ways(tasks))
+        before = hub_model.config._attn_implementation
+        try:
+            hub_model.set_attn_implementation("eager")
+            with running(Batch(sorted_tasks, pack.lengths, mask_SL)):
+                out = self._call({**inputs, "output_attentions": True}, types_SL)
+        finally:
+            hub_model.set_attn_implementation(before)
+        if not out.attentions or any(weight_SHLL is None for weight_SHLL in out.attentions):
+            raise ValueError(f"{self.config.model_type} gives no attention weights")
+        return out.last_hidden_state[mask_SL], list(out.attentions)
+
     def pool(self, hidden_TD: Tensor, pack: Pack, part: int | None = None, pooling: str | None = None) -> Tensor:
         """(S, D) in fp32, in the caller's order. `part` 1 or 2 pools only that part of a pair, by its mean; `pooling` instead of ours."""
         pooling = pooling or self.pooling
@@ -161,10 +183,17 @@ class Backbone(nn.Module):
         inputs |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": pack.lengths[0], "max_length_k": pack.lengths[0]}
         inputs |= {"is_causal": False} if both_ways else {}
         with running(Batch(tasks, pack.lengths, device=self.device)) as batch:
-            hidden_TD = self._call(inputs, pack.type_ids_T[None])[0]
+            hidden_TD = self._call(inputs, pack.type_ids_T[None]).last_hidden_state[0]
         return hidden_TD, batch.routings
 
     def _run_padded(self, pack: Pack, tasks: str | Sequence[str], both_ways: bool = False) -> tuple[Tensor, dict[str, Routing]]:
+        inputs, types_SL, mask_SL = self._padded(pack, both_ways)
+        with running(Batch(tasks, pack.lengths, mask_SL)) as batch:
+            hidden_SLD = self._call(inputs, types_SL).last_hidden_state
+        return hidden_SLD[mask_SL], batch.routings
+
+    def _padded(self, pack: Pack, both_ways: bool) -> tuple[dict[str, Any], Tensor, Tensor]:
+        """The model's inputs, token types and what is no padding, each text a row."""
         pad = self.config.pad_token_id if self.config.pad_token_id is not None else 0
         sizes = list(pack.lengths)
         ids_SL = pad_sequence(list(torch.split(pack.input_ids_T, sizes)), batch_first=True, padding_value=pad)
@@ -178,17 +207,15 @@ class Backbone(nn.Module):
                 "attention_mask": torch.zeros(seen_S1LL.shape, device=self.device).masked_fill(~seen_S1LL, floor),
                 "is_causal": False,
             }
-        with running(Batch(tasks, pack.lengths, mask_SL)) as batch:
-            hidden_SLD = self._call(inputs, types_SL)
-        return hidden_SLD[mask_SL], batch.routings
+        return inputs, types_SL, mask_SL
 
-    def _call(self, inputs: dict[str, Any], types: Tensor) -> Tensor:
+    def _call(self, inputs: dict[str, Any], types: Tensor) -> Any:
         if self._types:
             inputs["token_type_ids"] = types
         if hasattr(self.config, "use_cache"):
             inputs["use_cache"] = False
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.model(**inputs).last_hidden_state  # type: ignore[no-any-return]
+            return self.model(**inputs)
 
     @torch.no_grad()
     def _prove_packed(self) -> str:

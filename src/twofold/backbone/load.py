@@ -114,7 +114,7 @@ def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None)
         without_dropout(config)
         config._attn_implementation = None  # a config may name a kernel to be downloaded and run
         wanted = {"dtype": DTYPES[precision], "use_safetensors": True, "output_loading_info": True, **extras(config)}
-        with _quietly():
+        with quietly():
             model, info = AutoModel.from_pretrained(path, config=config, trust_remote_code=False, **wanted)
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"backbone {name!r} cannot be opened: {str(error).splitlines()[0]}") from error
@@ -152,7 +152,7 @@ def head_rows(name: str, model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without transformers' bars and its report of unused weights; what matters of it, missing ones, is an error here."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

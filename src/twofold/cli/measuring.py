@@ -1,4 +1,4 @@
-"""Commands that measure and list: `evaluate`, `compare`, `methods`, `routers`, `doctor`."""
+"""Commands that measure and list: `evaluate`, `compare`, `methods`, `routers`, `probes`, `doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from twofold.cli.answering import evaluate_answers
 from twofold.cli.frame import Json, app, bar, out, shown
 
 
@@ -24,7 +25,8 @@ def evaluate(
     runs: Annotated[Path | None, typer.Option("--runs", help="Write TREC run files into this folder.")] = None,
     weight: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the pair score, if not the model's own.")] = None,
     variant: Annotated[str, typer.Option(help="The domain whose expert retrieves and reranks, if the model was given one.")] = "",
-    task: Annotated[str, typer.Option(help="For labelled texts: the task that labels them.")] = "classify",
+    task: Annotated[str, typer.Option(help="For labelled texts: the task that labels them; answer: queries with answers.")] = "classify",
+    sample: Annotated[int | None, typer.Option(min=1, help="For answers: so many questions, chosen by the hash of their ids.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model: dense retrieval, reranking of its own and BM25's candidates, the ceiling, and tests; or its labels.
@@ -36,9 +38,13 @@ def evaluate(
     from twofold.evaluate.evaluation import Settings
     from twofold.model.folder import load, load_system, read_facts
     from twofold.model.system import System
+    from twofold.tasks import kind_of
 
     keep_freed_memory()
     facts = {"name": Path(model).name, **read_facts(model)}
+    if kind_of(task) == "answer":
+        evaluate_answers(model, facts, data, split, task, depth, sample, to, as_json)
+        return
     if is_labelled(data):
         _evaluate_labels(model, facts, data, split, task, to, as_json)
         return
@@ -189,6 +195,12 @@ def _costs(names: list[str] | None, as_json: bool) -> None:
 def routers(as_json: Json = False) -> None:
     """List the routers. Example: `twofold routers --json`"""
     _list("routers", as_json)
+
+
+@app.command()
+def probes(as_json: Json = False) -> None:
+    """List the probes. Example: `twofold probes`"""
+    _list("probes", as_json)
 
 
 def _list(family: str, as_json: bool) -> None:

@@ -151,7 +151,7 @@ class UnifiedModel(nn.Module):
         module: Task[Any] = self._task(task, "", Task)  # type: ignore[type-abstract]
         _checked([text for item in items for text in ([item] if isinstance(item, str) else item)])
         out: list[Any] = []
-        what = "pairs" if kind_of(task) == "rerank" else "texts"
+        what = "pairs" if kind_of(task) in ("rerank", "answer") else "texts"
         for pack in self._windows(list(items), lambda window: module.pack(self.tokens, window), what, progress):
             out += module.predict(self.encoder, pack, token_budget)
         return out
