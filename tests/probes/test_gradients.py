@@ -17,7 +17,9 @@ from twofold.records import Labelled
 LABELS = LabelledDataset("moods", {"train": tuple(Labelled(f"moods/{i}", f"bc de {i}", "ab"[i % 2]) for i in range(12))})
 
 
-def made(system: System, dataset: Dataset, batch: int = 3, tasks: tuple[str, ...] = (), beside: tuple[LabelledDataset, ...] = ()) -> Learners:
+def made(
+    system: System, dataset: Dataset, batch: int = 3, tasks: tuple[str, ...] = (), beside: tuple[LabelledDataset, ...] = ()
+) -> Learners:
     return learners(system, dataset, beside, "train", 24, batch, tasks, 0, 0, [])
 
 

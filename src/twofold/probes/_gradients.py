@@ -108,7 +108,9 @@ def learners(
     rounds = min(min(queries, len(source)) // (batch * among) for source, _, among in sources.values())
     if rounds < 2:
         sizes = {task: len(source) for task, (source, _, _) in sources.items()}
-        raise ConfigError(f"{sizes} queries and texts of {split}, of which {queries} at most: fewer than two batches of {batch} for each task")
+        raise ConfigError(
+            f"{sizes} queries and texts of {split}, of which {queries} at most: fewer than two batches of {batch} for each task"
+        )
     found = {task: [_batch(task, *sources[task], i, batch, seed) for i in range(rounds)] for task in kinds}
     notes.append(f"{rounds} batches of {batch} for each of {', '.join(kinds)} from {split}")
     return Learners(model, found, length)
@@ -177,7 +179,7 @@ def learning(model: UnifiedModel, parameters: Sequence[nn.Parameter]) -> Iterato
 
 def gradient(one: Learners, task: str, number: int, parameters: Mapping[str, nn.Parameter]) -> Gradients:
     """The gradient of a task's loss on one of its batches; a parameter that it does not use is not there. Inside `learning`."""
-    one.step(task, number, lambda loss: loss.backward())  # type: ignore[no-untyped-call]
+    one.step(task, number, lambda loss: loss.backward())
     found = {name: parameter.grad.detach().flatten() for name, parameter in parameters.items() if parameter.grad is not None}
     for parameter in parameters.values():
         parameter.grad = None

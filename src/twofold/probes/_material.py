@@ -22,7 +22,6 @@ from twofold.records import Example, Labelled, Run
 from twofold.tasks import Task, kind_of, reads, task_name
 from twofold.tasks.retrieve import RetrieveTask
 
-
 LENGTH = 128
 """Tokens of a text or pair, if nothing else is asked for: probes look at many inputs rather than at long ones."""
 

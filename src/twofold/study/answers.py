@@ -10,7 +10,7 @@ from typing import Any
 from twofold.study.blocks import Answer
 from twofold.study.evidence import Evidence, Place
 from twofold.study.probing import specialised
-from twofold.study.statistics import Effect
+from twofold.study.statistics import Effect, ties
 from twofold.study.verdict import MIXED, NO, OPEN, YES, Verdict, better, needed, together
 
 QUESTIONS = {
@@ -43,6 +43,8 @@ def answer(evidence: Evidence, probed: Mapping[str, list[dict[str, Any]]], resul
         return _answer(evidence, OPEN, [])
     if number == 4:
         return _answer(evidence, *specialised(probed.get("knockout", [])))
+    if number == 9:
+        return _answer(evidence, *paying(evidence))
     verdicts, why = judged(evidence)
     if number == 8:
         backbones = {name: together([v for at, v in verdicts.items() if at.backbone == name]) for name in evidence.study.backbones}
@@ -80,6 +82,23 @@ def judged(evidence: Evidence) -> tuple[dict[Place, Verdict], list[str]]:
     for (_, at), verdict in decided.items():
         places.setdefault(at, []).append(verdict)
     return {at: Verdict(together(each), "", max(one.p for one in each)) for at, each in places.items()}, why
+
+
+def paying(evidence: Evidence) -> tuple[str, list[str]]:
+    """The rule of question 9, from the study's first two deciding comparisons, in the new domain and elsewhere: for every row, is A better
+    in the new domain, or does it tie there and is better everywhere else?"""
+    here, there = [evidence.compared(each) for each in evidence.study.compare if each.decides][:2]
+    margin = evidence.study.study.margin
+    decided = better({**here, **there}, margin)
+    why = [told(at, {**here, **there}[at], verdict) for at, verdict in decided.items()]
+    rows = []
+    for row in dict.fromkeys(at.row for at in here):
+        new = [at for at in here if at.row == row]
+        tied = all(ties(here[at], margin) for at in new)
+        rest = together([decided[at] for at in there if at.row == row])
+        found = together([decided[at] for at in new])
+        rows.append(Verdict(rest if tied and found != YES else found, "", 0.0))
+    return (together(rows) if rows else OPEN), why
 
 
 def told(at: Place, found: Effect, verdict: Verdict, what: str = "") -> str:
