@@ -179,7 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         made_with = read_settings(folder / "index")
     settings = {"documents": Path(chosen.documents).name, "model": Path(chosen.model).name, **made_with.identity, "kills": chosen.kills}
     settings |= {"passage_tokens": made_with.size, "overlap": made_with.overlap}
-    return report(f"index_{Path(chosen.documents).name}", __doc__, [], chosen.to, indexing=made, searching=searched, settings=settings)
+    name = f"index_{Path(chosen.documents).name}"
+    content = report(name, __doc__, [], chosen.to, indexing=made, searching=searched, settings=settings)
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+    return content
 
 
 if __name__ == "__main__":
