@@ -29,7 +29,7 @@ LAYERS = (
 )
 """From the ground up. A part imports from the rows below its own, never from its own row."""
 
-FAMILIES = ("banks", "routers", "tasks", "methods", "probes", "search.stores")
+FAMILIES = ("banks", "routers", "tasks", "methods", "probes", "search.stores", "search.formats")
 """Folders of plug-ins: a file imports nothing of its folder but the `__init__` and files that begin with `_`."""
 
 HARD_LIMIT, SOFT_LIMIT, FUNCTION_LIMIT, CORE_LIMIT = 400, 300, 50, 500

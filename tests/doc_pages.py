@@ -217,7 +217,7 @@ class Reader:
 
     def _fake_decoder(self, name: str) -> None:
         """A tiny decoder where `cache:NAME` or a hub id is looked for."""
-        place = self.folder / (f".cache/decoders/{name.removeprefix('cache:')}" if name.startswith("cache:") else name)
+        place = self.folder / (f".cache/backbones/{name.removeprefix('cache:')}" if name.startswith("cache:") else name)
         if not place.exists() and not name.startswith("package:"):
             write_decoder(place, "qwen3" if "Qwen3" in name else "llama")
 

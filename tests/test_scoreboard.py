@@ -120,7 +120,7 @@ def test_stated_values_are_judged_against_their_bounds(tmp_path: Path, id: str, 
 
 def test_every_target_that_is_stated_can_be_judged(tmp_path: Path) -> None:
     """A bound that could not be read would fail here."""
-    stated = [id for id in IDS if id not in ("Q1", "Q2", "Q3", "Q5", "Q6", "Q8")]
+    stated = [id for id in IDS if id not in ("Q1", "Q2", "Q3", "Q5", "Q6", "Q7", "Q8")]
     put(tmp_path, "bench/x.json", {"environment": ENVIRONMENT, "scoreboard": [{"id": id, "value": {}} for id in stated]})
     entries = board(tmp_path)
     assert all(entries[id]["met"] is None and entries[id]["source"] for id in stated)
@@ -147,6 +147,16 @@ def test_the_fourth_expert_and_what_it_changed(tmp_path: Path, accuracy: float, 
     entry = board(tmp_path)["Q8"]
     assert entry["value"]["accuracy"] == accuracy
     assert entry["met"] is met
+
+
+def test_answers_on_all_test_articles(tmp_path: Path) -> None:
+    content = {"kind": "answering", "data": {"name": "squad", "split": "test"}, "settings": {"sample": 100}, "environment": ENVIRONMENT}
+    rows = {"passage given": {"f1": 0.5, "exact_match": 0.4}, "end to end": {"f1": 0.1, "exact_match": 0.1}}
+    put(tmp_path, "answer/sample.json", {**content, "rows": rows})
+    assert board(tmp_path)["Q7"]["value"] is None, "a sample is not the split"
+    put(tmp_path, "answer/squad.json", {**content, "rows": rows, "settings": {"sample": None}})
+    entry = board(tmp_path)["Q7"]
+    assert (entry["value"], entry["met"], entry["source"]) == ({"f1": 0.5, "exact_match": 0.4}, True, "results/answer/squad.json")
 
 
 def test_the_newest_file_wins(tmp_path: Path) -> None:

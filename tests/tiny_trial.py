@@ -32,14 +32,16 @@ def write_backbone(folder: Path) -> Path:
 
 
 def write_beir(folder: Path) -> Path:
-    """Document i holds six words; the query of a document holds three of them, and has one judged 0."""
+    """Document i holds six words; the query of a document holds three of them, and has one judged 0; its last two words answer it."""
     draw = random.Random(7)
     words = ["".join(draw.choices("bcdefghklmnoprstuvw", k=2)) for _ in range(60)]
     texts = [draw.sample(words, 6) for _ in range(DOCUMENTS)]
     (folder / "qrels").mkdir(parents=True)
     corpus = [{"_id": f"d{i}", "title": text[0], "text": " ".join(text[1:])} for i, text in enumerate(texts)]
     names = [f"{split}{i}" for split, count in QUERIES.items() for i in range(count)]
-    queries = [{"_id": name, "text": " ".join(draw.sample(texts[i], 3))} for i, name in enumerate(names)]
+    queries: list[dict[str, Any]] = [{"_id": name, "text": " ".join(draw.sample(texts[i], 3))} for i, name in enumerate(names)]
+    for i, query in enumerate(queries):
+        query["metadata"] = {"answers": [" ".join(texts[i][-2:])]}
     for name, rows in (("corpus", corpus), ("queries", queries)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for split in QUERIES:

@@ -28,8 +28,9 @@ def load(
 ) -> UnifiedModel:
     """The model of a saved folder or a hub id, whole and unchanged, or an error that says what is wrong with it.
 
-    `backbone`: where its backbone is, if not where it was (it must be the same one); `precision`: instead of the saved one;
-    `plugins`: dotted names of banks, routers and tasks of your own that the folder may import. Raises CheckpointError.
+    `backbone`: where its backbone is, if not where it was (it must be the same one); `precision`: instead of the saved one, or "auto"
+    for the faster of fp32 and bf16 on this machine (a trial of milliseconds); `plugins`: dotted names of banks, routers and tasks of
+    your own that the folder may import. Raises CheckpointError.
     """
     from twofold.model.folder import load
 

@@ -17,11 +17,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("TWOFOLD_CACHE") or Path.home() / ".cache" / "twofold")
 
 
-def decoder_folder(name: str) -> Path:
-    """Where scripts/get-decoder keeps what a config calls `cache:NAME`. Raises ConfigError for a name that leads elsewhere."""
+def backbone_folder(name: str) -> Path:
+    """What scripts/get-decoder or get-encoder made for a config's `cache:NAME`. Raises ConfigError for a name that leads elsewhere."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
         raise ConfigError(f"backbone 'cache:{name}': a name is of a-z, 0-9, . and -, such as smollm2")
-    return cache_root() / "decoders" / name
+    return cache_root() / "backbones" / name
 
 
 def made_once(target: Path, write: Callable[[Path], object]) -> Path:

@@ -24,6 +24,9 @@ PACKAGES = (
     "scipy",
     "bm25s",
     "ir_measures",
+    "lancedb",
+    "qdrant-client",
+    "pyarrow",
 )
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
 """Processor features that decide how fast a matrix product is, in each precision."""

@@ -58,12 +58,22 @@ class Bm25:
         return np.asarray(self._index.get_scores_from_ids(words), dtype=np.float32)
 
     def _words(self, texts: Iterable[str], as_ids: bool) -> Any:
-        return bm25s.tokenize(texts, stopwords="en", stemmer=self._stemmer, return_ids=as_ids, show_progress=False)
+        return _tokenized(texts, self._stemmer, as_ids)
 
     def _bodies(self, documents: Iterable[Document]) -> Iterable[str]:
         for document in documents:
             self.ids.append(document.id)
             yield document.body
+
+
+def stems(texts: Sequence[str]) -> list[list[str]]:
+    """The words of each text as `Bm25` counts them: stemmed, without stop words, in order."""
+    found: list[list[str]] = _tokenized(texts, Stemmer.Stemmer("english"), as_ids=False)
+    return found
+
+
+def _tokenized(texts: Iterable[str], stemmer: Any, as_ids: bool) -> Any:
+    return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, return_ids=as_ids, show_progress=False)
 
 
 def bm25_settings(k1: float = 1.2, b: float = 0.75) -> str:
@@ -142,6 +152,21 @@ def interpolate(first: Run, second: Run, weight: float) -> dict[str, dict[str, f
         scores = {identity: (1 - weight) * old[identity] + weight * new[identity] for identity in after}
         below = [identity for identity in ranked(before) if identity not in after]
         mixed[query] = {identity: scores[identity] for identity in ranked(scores)} | {d: -float(n) for n, d in enumerate(below, start=1)}
+    return mixed
+
+
+def mix(first: Run, second: Run, weight: float) -> dict[str, dict[str, float]]:
+    """Two runs of equal standing as one: (1 - weight) · first + weight · second, each brought to 0…1 per query.
+
+    Over all documents of both; one that a run lacks counts there as its worst. Raises `ValueError` for a weight outside 0…1.
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight {weight}, expected 0 to 1")
+    mixed: dict[str, dict[str, float]] = {}
+    for query in {**first, **second}:
+        old, new = (_unit(run[query]) if run.get(query) else {} for run in (first, second))
+        scores = {d: (1 - weight) * old.get(d, 0.0) + weight * new.get(d, 0.0) for d in {**old, **new}}
+        mixed[query] = {identity: scores[identity] for identity in ranked(scores)}
     return mixed
 
 

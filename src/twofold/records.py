@@ -18,6 +18,9 @@ Run: TypeAlias = Mapping[str, Mapping[str, float]]
 Encode: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
 """N texts → (N, D) vectors of unit length."""
 
+Place: TypeAlias = tuple[int, int]
+"""Where something stands in a text: the characters from the first up to the second, which is no part of it."""
+
 Score: TypeAlias = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
 """N (query, document) pairs → (N,) relevance scores, higher is better."""
 
@@ -33,6 +36,11 @@ class Document(NamedTuple):
     def body(self) -> str:
         """What a model reads: the title, a space, the text (BEIR's convention)."""
         return f"{self.title} {self.text}".strip()
+
+    @property
+    def text_at(self) -> int:
+        """Where the text begins in `body`; below 0 where a text without a title begins with spaces, which `body` leaves out."""
+        return len(self.title.lstrip()) + 1 if self.title.strip() else len(self.text.lstrip()) - len(self.text)
 
 
 class Query(NamedTuple):
@@ -65,10 +73,14 @@ class Example:
     documents: tuple[str, ...]
     grades: tuple[float, ...]
     teacher: tuple[float, ...] | None = None
+    answers: tuple[tuple[Place, ...], ...] | None = None
+    """Where an answer to the query stands in each document, as far as its words tell; None where the source knows no answers."""
 
     def __post_init__(self) -> None:
         n = len(self.documents)
         if not n or len(self.grades) != n or len(self.document_ids) != n:
             raise ValueError(f"example {self.query_id!r}: {n} documents, {len(self.grades)} grades, {len(self.document_ids)} ids")
+        if self.answers is not None and len(self.answers) != n:
+            raise ValueError(f"example {self.query_id!r}: {n} documents but answers in {len(self.answers)}")
         if self.teacher is not None and len(self.teacher) != n:
             raise ValueError(f"example {self.query_id!r}: {n} documents but {len(self.teacher)} teacher scores")

@@ -77,10 +77,10 @@ def test_what_does_not_exist_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_what_a_script_made_is_found_by_its_name(cache_dir: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'cache:smollm2-4': .*decoders/smollm2-4 is not there; run scripts/get-decoder"):
+    with pytest.raises(ConfigError, match=r"'cache:smollm2-4': .*backbones/smollm2-4 is not there; run scripts/get-decoder"):
         resolve("cache:smollm2-4")
-    write_decoder(cache_dir / "decoders" / "smollm2-4", "llama", layers=1)
-    assert resolve("cache:smollm2-4") == str(cache_dir / "decoders" / "smollm2-4")
+    write_decoder(cache_dir / "backbones" / "smollm2-4", "llama", layers=1)
+    assert resolve("cache:smollm2-4") == str(cache_dir / "backbones" / "smollm2-4")
     assert Backbone(load_model("cache:smollm2-4")[0]).packed and weights_sha256("cache:smollm2-4") is not None
     for name in ("cache:", "cache:..", "cache:a/b", "cache:/etc"):
         with pytest.raises(ConfigError, match="a name is of a-z"):

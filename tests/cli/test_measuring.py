@@ -25,8 +25,18 @@ def test_evaluate_writes_a_result_that_compare_reads(place: Path, model: str, tm
 
 @pytest.mark.parametrize("family", ["methods", "routers"])
 def test_lists_are_the_folders(family: str) -> None:
-    assert sorted(json.loads(run(family, "--json").stdout)) == plugins.names(family)
     assert all(name in run(family).stdout for name in plugins.names(family))
+
+
+def test_routers_as_json() -> None:
+    assert sorted(json.loads(run("routers", "--json").stdout)) == plugins.names("routers")
+
+
+def test_methods_say_what_they_cost() -> None:
+    found = json.loads(run("methods", "shared_lora", "--json").stdout)
+    assert list(found) == ["shared_lora"] and found["shared_lora"]["folds"] == {"retrieve": True, "rerank": True}
+    shown = run("methods", "shared_lora").stdout
+    assert "joint: retrieve + rerank" in shown and f"{found['shared_lora']['extra_flops_per_token']['retrieve']:,}" in shown
 
 
 def test_doctor_reports_as_json() -> None:

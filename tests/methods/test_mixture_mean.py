@@ -12,8 +12,8 @@ from tests.methods.conftest import THREE
 from tests.tiny_trial import stirred, tiny_examples, tiny_unified
 from twofold.core.inject import LayerPlan, mixtures
 from twofold.methods import moe_lora
-from twofold.methods._changes import mean_routing
-from twofold.methods.mixture_mean import build, to_means
+from twofold.methods._changes import mean_routing, to_means
+from twofold.methods.mixture_mean import build
 from twofold.records import Example
 
 TASKS = ("retrieve", "rerank")

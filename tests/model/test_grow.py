@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ TEXTS = ["one", "two of them", "a third text that is longer than the others"]
 PAIRS = [("one", text) for text in TEXTS]
 THREE = (Expert("embedding", 2), Expert("reranking", 2), Expert("shared", 3))
 CLASSIFY = Growth(LayerPlan((Expert("classify", 2),)), {"classify": {"labels": ["a", "b"]}})
+ANSWER = Growth(LayerPlan((Expert("answer", 2),)), {"answer": {}})
 LEGAL = Growth(LayerPlan((Expert("domain:legal", 2),)), {"retrieve:legal": {}, "rerank:legal": {}})
 ROUTERS: list[tuple[str, dict[str, Any]]] = [
     ("soft", {}),
@@ -64,7 +66,7 @@ def learn(model: UnifiedModel, task: str, examples: list[Any], steps: int = 3, r
 
 
 @pytest.mark.parametrize(("router", "options"), ROUTERS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(ROUTERS)])
-@pytest.mark.parametrize("growth", [CLASSIFY, LEGAL], ids=["classify", "domain"])
+@pytest.mark.parametrize("growth", [CLASSIFY, ANSWER, LEGAL], ids=["classify", "answer", "domain"])
 def test_older_vectors_and_scores_are_bit_identical(backbone_dir: Path, tmp_path: Path, growth: Growth, router: str, options: Any) -> None:
     before = saved(backbone_dir, tmp_path / "old", router, options)
     vectors, scores = before.encode(TEXTS), before.score(PAIRS)
@@ -73,6 +75,10 @@ def test_older_vectors_and_scores_are_bit_identical(backbone_dir: Path, tmp_path
     assert np.array_equal(model.score(PAIRS), scores)
     if growth is CLASSIFY:
         learn(model, "classify", [Labelled(str(i), text, "ab"[i % 2]) for i, text in enumerate(TEXTS)])
+    elif growth is ANSWER:
+        unread = model.predict("answer", PAIRS)
+        learn(model, "answer", [replace(one, answers=(((0, 2),), (), ())) for one in tiny_examples(3)])
+        assert model.predict("answer", PAIRS) != unread
     else:
         learn(model, "retrieve:legal", tiny_examples(3))
         assert not np.array_equal(model.encode(TEXTS, variant="legal"), vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.train.conftest import MakeConfig
 from twofold.config import TrialConfig
 from twofold.data.mixing import Mixture, TrainingSet
 from twofold.data.sources import Dataset, open_dataset
+from twofold.errors import ConfigError
 from twofold.train.material import Material, prepare_material
 from twofold.train.start import mining_model
 
@@ -44,6 +46,15 @@ def test_dev_and_data_are_the_same_for_every_method(make_config: MakeConfig) -> 
     assert len({piece.sources["retrieve"].sha256 for piece in pieces}) == 1
     batches = [piece.sources["retrieve"].batch("retrieve", 3, 4, 2, seed=0) for piece in pieces]
     assert all(batch == batches[0] for batch in batches)
+
+
+def test_a_task_that_answers_needs_answers(make_config: MakeConfig, beir_dir: Path) -> None:
+    config = TrialConfig.model_validate({**make_config().model_dump(), "tasks": {"answer": {"batch": 2}}})
+    found, _ = material(config)
+    assert all(example.answers for example in found.sources["answer"].batch("answer", 0, 2, 1, seed=0))
+    dumb = replace(open_dataset(beir_dir), answers={})
+    with pytest.raises(ConfigError, match=r"its queries have no answers \(metadata.answers in queries.jsonl\), of which 'answer' learns"):
+        material(config, {str(beir_dir): dumb})
 
 
 def test_where_nothing_is_learnt_nothing_is_mined(make_config: MakeConfig) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from twofold.data.labelled import LabelledDataset
 from twofold.errors import ConfigError
 from twofold.records import Labelled
-from twofold.train.onward import MOST_STEPS, Onward, labels_in_short
+from twofold.train.onward import LEAST_STEPS, MOST_STEPS, READING, Onward, labels_in_short
 
-RANKING = {
+RANKING: dict[str, Any] = {
     "name": "papers",
     "backbone": {"max_length": 64},
     "method": {"name": "moe_lora"},
@@ -48,6 +50,17 @@ def test_settings_keep_the_models_backbone() -> None:
     assert found["optim"] == {"steps": 30, "lr": 1e-3}
     on = Onward("m").of_ranking(RANKING)
     assert (on["method"], on["tasks"], on["name"]) == ({"name": "continued"}, RANKING["tasks"], "papers-continued")
+
+
+def test_settings_of_a_task_that_answers_see_as_many_questions_as_the_others_would() -> None:
+    found = Onward("m", ("answer",)).of_ranking(RANKING)
+    batch = RANKING["tasks"]["retrieve"]["batch"]
+    assert found["tasks"] == {"answer": READING}
+    assert found["method"] == {"name": "add_expert", "options": {"rank": 16}}
+    assert found["optim"]["steps"] == max(-(-30 * batch // READING["batch"]), LEAST_STEPS)
+    both = Onward("m", ("answer", "domain:legal")).of_ranking(RANKING)
+    assert both["tasks"].keys() == {"answer", "retrieve:legal", "rerank:legal"}
+    assert both["optim"] == {"steps": 30, "lr": 1e-3}
 
 
 def test_steps_follow_the_number_of_texts() -> None:

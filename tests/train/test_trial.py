@@ -15,7 +15,9 @@ from twofold.checkpoint import load_tensors
 from twofold.config import TrialConfig, read
 from twofold.data.sources import open_dataset
 from twofold.errors import CheckpointError, ConfigError, TrainingStopped
+from twofold.model.folder import load_system
 from twofold.model.system import System
+from twofold.tasks.answer import AnswerTask
 from twofold.tasks.rerank import RerankTask
 from twofold.train.trial import method_of, prepare, run_trial
 
@@ -36,6 +38,28 @@ def test_a_trial_leaves_its_folder(make_config: MakeConfig, tmp_path: Path) -> N
     assert facts["dev"]["pipeline"] >= facts["dev"]["dense"]
     assert all(model.rerank_weight == system.rerank_weight for model in system.models)
     assert not any(model.training for model in system.models)
+
+
+def test_a_task_that_answers_is_tuned_on_dev_and_older_outputs_stay(make_config: MakeConfig, tmp_path: Path) -> None:
+    old = run_trial(make_config(optim={"steps": 2}), tmp_path / "old").embedder
+    base, said = make_config(dev={"every": 3}).model_dump(), []
+    added = {"name": "add_expert", "options": {"rank": 2}}
+    asked = {"start": str(tmp_path / "old" / "model"), "method": added, "tasks": {"answer": {"batch": 2}}}
+    new = run_trial(TrialConfig.model_validate({**base, **asked}), tmp_path / "new", say=said.append).embedder
+    assert any(line.startswith("answer: ") and "tuned on dev (answer 0." in line for line in said)
+    looks = [line["dev"] for line in log(tmp_path / "new") if "dev" in line]
+    assert all(look.keys() == {"answer"} and 0 <= look["answer"] <= 1 for look in looks)
+    assert looks
+    opened = load_system(tmp_path / "new" / "model").embedder
+    for model in (new, opened):
+        task = model.tasks["answer"]
+        assert isinstance(task, AnswerTask)
+        assert model.spec.tasks["answer"] == {"threshold": task.threshold, "rerank_share": task.rerank_share}
+        assert task.threshold != 0.0
+        assert (model.encode(["a fox"]) == old.encode(["a fox"])).all()
+        assert (model.score([("a", "fox")]) == old.score([("a", "fox")])).all()
+    facts = json.loads((tmp_path / "new" / "model" / "facts.json").read_text())
+    assert facts["dev"].keys() == {"answer", "answer or nothing"}
 
 
 def test_a_finished_trial_is_opened_as_it_is(make_config: MakeConfig, tmp_path: Path) -> None:

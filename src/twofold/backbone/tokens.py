@@ -12,6 +12,7 @@ from tokenizers import decoders, processors
 from twofold.backbone.packed import Pack, make_pack
 from twofold.errors import ConfigError
 from twofold.prompts import PARTS
+from twofold.records import Place
 
 CHARACTERS_PER_TOKEN = 16
 """A text is cut to this many characters per token before the tokenizer sees it: ten megabytes would cost it ten seconds and a gigabyte."""
@@ -94,6 +95,23 @@ class TextTokens:
             segments[-1][2][start : start + before] = [0] * min(before, len(ids))
         return make_pack(segments, truncated)
 
+    def text_ids(self, rows: Sequence[Ids], prompt: str | None = None) -> Pack:
+        """`texts` for texts that others have tokenised, without template and not cut; the prompt's ids are joined to them.
+
+        Raises ValueError for an id that the tokenizer does not have.
+        """
+        before, size = self._alone(prompt or ""), len(self.tokenizer)
+        room = self.max_length - self.single.size - len(before)
+        segments, truncated = [], 0
+        for i, ids in enumerate(rows):
+            if wrong := [token for token in ids if not 0 <= token < size]:
+                raise ValueError(f"text {i} holds the token {wrong[0]}: this model's tokenizer has 0 to {size - 1}")
+            truncated += len(ids) > room
+            segments.append(self._segment(self.single, before + ids[:room], []))
+            start = len(self.single.prefix)
+            segments[-1][2][start : start + len(before)] = [0] * len(before)
+        return make_pack(segments, truncated)
+
     def joined(self, rows: Sequence[Sequence[tuple[str, int | None]]]) -> Pack:
         """One segment per row of (text, most tokens; None for all): each text cut by itself, then put together in one text's template."""
         segments, truncated = [], 0
@@ -108,6 +126,20 @@ class TextTokens:
         queries = self._ids([query for query, _ in pairs], "pair_query", self.query_length, "pair_between")
         documents = self._ids([document for _, document in pairs], "pair_document", self.pair_length)
         return self._join(queries, documents)
+
+    def places(self, documents: Sequence[str]) -> list[list[Place]]:
+        """The characters that each token of a pair's document stands for, as `pairs` cuts it, but for the end; (0, 0) for a prompt's.
+
+        Raises ConfigError for a tokenizer that cannot tell.
+        """
+        if not documents:
+            return []
+        before, limit = self.prompts.get("pair_document", ""), (self.pair_length + 1) * CHARACTERS_PER_TOKEN
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise ConfigError(f"the tokenizer {type(self.tokenizer).__name__} does not tell where its tokens stand: use a fast one")
+        texts, n = [before + document[:limit] for document in documents], len(before)
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_offsets_mapping=True, verbose=False)
+        return [[(max(start - n, 0), max(end - n, 0)) for start, end in row] for row in encoded["offset_mapping"]]
 
     def pair_ids(self, queries: Sequence[Ids], documents: Sequence[Ids]) -> Pack:
         """`pairs` for texts that others have tokenised, without template and not cut.

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
+from twofold.cli.answering import evaluate_answers
 from twofold.cli.frame import Json, app, bar, out, shown
 
 
@@ -23,7 +25,8 @@ def evaluate(
     runs: Annotated[Path | None, typer.Option("--runs", help="Write TREC run files into this folder.")] = None,
     weight: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the pair score, if not the model's own.")] = None,
     variant: Annotated[str, typer.Option(help="The domain whose expert retrieves and reranks, if the model was given one.")] = "",
-    task: Annotated[str, typer.Option(help="For labelled texts: the task that labels them.")] = "classify",
+    task: Annotated[str, typer.Option(help="For labelled texts: the task that labels them; answer: queries with answers.")] = "classify",
+    sample: Annotated[int | None, typer.Option(min=1, help="For answers: so many questions, chosen by the hash of their ids.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model: dense retrieval, reranking of its own and BM25's candidates, the ceiling, and tests; or its labels.
@@ -35,9 +38,13 @@ def evaluate(
     from twofold.evaluate.evaluation import Settings
     from twofold.model.folder import load, load_system, read_facts
     from twofold.model.system import System
+    from twofold.tasks import kind_of
 
     keep_freed_memory()
     facts = {"name": Path(model).name, **read_facts(model)}
+    if kind_of(task) == "answer":
+        evaluate_answers(model, facts, data, split, task, depth, sample, to, as_json)
+        return
     if is_labelled(data):
         _evaluate_labels(model, facts, data, split, task, to, as_json)
         return
@@ -143,9 +150,45 @@ def compare(a: Path, b: Path, as_json: Json = False) -> None:
 
 
 @app.command()
-def methods(as_json: Json = False) -> None:
-    """List the methods: ours and every baseline. Example: `twofold methods`"""
-    _list("methods", as_json)
+def methods(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these, with what they train and cost.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods: ours and every baseline; with names or --json, what each trains, has and costs.
+
+    Counted on random weights of MiniLM-L6's shapes, which takes seconds a method. Example: `twofold methods moe_lora mola`
+    """
+    if names or as_json:
+        _costs(names, as_json)
+    else:
+        _list("methods", as_json)
+
+
+def _costs(names: list[str] | None, as_json: bool) -> None:
+    """Source, parameters, extra FLOPs, folding and stages of methods."""
+    from twofold import plugins
+    from twofold.train.costs import counting
+
+    chosen = names or plugins.names("methods")
+    found = {}
+    with counting() as cost, bar() as progress:
+        step = shown(progress)
+        for i, name in enumerate(chosen):
+            step("counting", i, len(chosen))
+            found[name] = cost(name)
+    if as_json:
+        out.print_json(json.dumps(found))
+        return
+    for name, facts in found.items():
+        out.print(f"[bold]{name}[/]  {escape(facts['line'])}")
+        counts, uses = facts["parameters"], facts["parameters"]["active"]
+        table = Table("task", "parameters trained and used", "extra FLOPs per token", "× bare", "folds", box=None, pad_edge=False)
+        for task, extra in facts["extra_flops_per_token"].items():
+            folds = {None: "–", True: "yes", False: "no"}[facts["folds"][task]]
+            table.add_row(task, f"{uses[task]:,}", f"{extra:,}", f"{facts['flops_over_bare'][task]:.3f}", folds)
+        out.print(table)
+        stages = ", ".join(f"{stage['name']}: {' + '.join(stage['tasks'])}" for each in facts["members"] for stage in each["stages"])
+        out.print(f"{counts['total']:,} parameters, {counts['trainable']:,} trained; stages: {stages or 'none'}\n", highlight=False)
 
 
 @app.command()

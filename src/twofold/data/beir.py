@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from twofold.data.answers import read_answers
 from twofold.data.corpus import Corpus
 from twofold.data.jsonl import OnError, Refused, clean, decode, id_at, read_jsonl, read_lines, string_at, tolerate
 from twofold.data.splits import SPLITS
@@ -33,6 +34,7 @@ class Parts:
     teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     rules: str = ""
     """What decided the queries besides the files, where something did; part of the fingerprint."""
+    answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_folder(folder: Path, on_error: OnError, counts: Counter[str], graded: bool = False) -> Parts:
@@ -48,9 +50,10 @@ def read_folder(folder: Path, on_error: OnError, counts: Counter[str], graded: b
     judged = {split: read_qrels(path, queries, corpus, on_error, counts) for split, path in qrels.items()}
     files = (folder / "corpus.jsonl", folder / "queries.jsonl", *qrels.values())
     scores = folder / "teacher.jsonl"
+    answers = read_answers(folder / "queries.jsonl", queries, on_error, counts)
     if not scores.is_file():
-        return Parts(corpus, queries, judged, files)
-    return Parts(corpus, queries, judged, (*files, scores), read_teacher(scores, queries, corpus, on_error, counts))
+        return Parts(corpus, queries, judged, files, answers=answers)
+    return Parts(corpus, queries, judged, (*files, scores), read_teacher(scores, queries, corpus, on_error, counts), answers=answers)
 
 
 def read_queries(path: Path, on_error: OnError = "raise", counts: Counter[str] | None = None) -> dict[str, str]:

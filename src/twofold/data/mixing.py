@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from twofold.data.answers import places
 from twofold.data.beir import read_teacher
 from twofold.data.corpus import Corpus
 from twofold.data.sources import Dataset
@@ -131,14 +132,16 @@ class TrainingSet:
     def _example(self, index: int, positive: str, task: str, step: int, negatives: int, seed: int) -> Example:
         query = self._queries[index]
         ids = (positive, *self._negatives(index, negatives, generator_at(seed, task, step, index)))
-        scores = self._teacher.get(query, {})
+        scores, answers = self._teacher.get(query, {}), self.dataset.answers.get(query)
+        documents = [self.corpus.document(identity) for identity in ids]
         return Example(
             query_id=f"{self.name}/{query}",
             query=self.dataset.texts[query],
             document_ids=tuple(f"{self.name}/{identity}" for identity in ids),
-            documents=tuple(self.corpus.document(identity).body for identity in ids),
+            documents=tuple(document.body for document in documents),
             grades=tuple(float(self._judged[query].get(identity, 0)) for identity in ids),
             teacher=tuple(scores[identity] for identity in ids) if all(identity in scores for identity in ids) else None,
+            answers=None if answers is None else tuple(places(document, answers) for document in documents),
         )
 
     def _negatives(self, index: int, count: int, rng: np.random.Generator) -> list[str]:

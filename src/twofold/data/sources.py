@@ -28,7 +28,8 @@ class Dataset:
     """A corpus with queries and judgements in disjoint splits.
 
     `judged` is split → query id → document id → grade; `texts` is query id → text, over all splits; `teacher` is query id → document id →
-    a teacher model's score, where the source has such scores; `skipped` counts by kind what was left out while reading.
+    a teacher model's score, where the source has such scores; `answers` is query id → texts that answer it, where the source has them;
+    `skipped` counts by kind what was left out while reading.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset:
     sign: Callable[[], str]
     skipped: Mapping[str, int] = field(default_factory=dict)
     teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -86,6 +88,7 @@ class Dataset:
             lambda: hashlib.sha256(f"{sign()} {signature}".encode()).hexdigest(),
             self.skipped,
             {query: scores for query, scores in self.teacher.items() if query in keep},
+            {query: answers for query, answers in self.answers.items() if query in keep},
         )
 
 
@@ -108,7 +111,9 @@ def open_dataset(spec: str | Path, on_error: OnError = "raise", graded: bool = F
     judged = separate(parts.judged, parts.queries, counts)
     if not judged:
         raise DataError(f"{path}: no usable judgement; skipped: {dict(counts)}")
-    return Dataset(name, parts.corpus, judged, parts.queries, lambda: files_sha256(parts.files, parts.rules), counts, parts.teacher)
+    return Dataset(
+        name, parts.corpus, judged, parts.queries, lambda: files_sha256(parts.files, parts.rules), counts, parts.teacher, parts.answers
+    )
 
 
 def _read(path: Path, on_error: OnError, counts: Counter[str], graded: bool) -> Parts:

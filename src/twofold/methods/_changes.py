@@ -15,6 +15,7 @@ from twofold.errors import ConfigError
 from twofold.methods import Batches, Change
 from twofold.model.replan import replan
 from twofold.model.unified import UnifiedModel
+from twofold.routers.task_gate import TaskGateRouter
 from twofold.tasks import RoutingLoss, StepContext, Task
 
 
@@ -44,6 +45,22 @@ def mean_routing(model: UnifiedModel, batches: Batches, task: str, steps: int) -
 
     run_passes(model, batches, task, steps, look)
     return {layer: total[layer] / count[layer] for layer in total}
+
+
+def to_means(tasks: tuple[str, ...], steps: int) -> Change:
+    """Replaces the routers by constants: `task_gate`, whose softmax of log w is w."""
+
+    def change(model: UnifiedModel, batches: Batches) -> None:
+        mean = {task: mean_routing(model, batches, task, steps) for task in tasks}
+        replan(model, replace(model.spec.plan, router="task_gate", router_options={}))
+        for layer in mixtures(model):
+            assert isinstance(layer.router, TaskGateRouter)
+            for task in tasks:
+                for name, weight in zip(layer.roster.visible((task,)), mean[task][layer.layer], strict=True):
+                    with torch.no_grad():
+                        layer.router.score[f"{task}>{name}"].fill_(float(weight.log()))
+
+    return change
 
 
 def mean_input(model: UnifiedModel, batches: Batches, task: str, steps: int) -> Tensor:

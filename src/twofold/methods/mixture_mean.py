@@ -8,16 +8,9 @@ that routing helps training and can be averaged away afterwards (MHR-µ, Caccia 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
-
-from twofold.core.inject import Expert, LayerPlan, mixtures
-from twofold.methods import HEADS, Batches, Change, Member, Method, Stage
-from twofold.methods._changes import mean_routing
-from twofold.model.replan import replan
-from twofold.model.unified import UnifiedModel
-from twofold.routers.task_gate import TaskGateRouter
+from twofold.core.inject import Expert, LayerPlan
+from twofold.methods import HEADS, Member, Method, Stage
+from twofold.methods._changes import to_means
 
 
 def build(
@@ -36,19 +29,3 @@ def build(
     plan = LayerPlan(tuple(Expert(name, rank, alpha) for name in experts), targets=targets, router="soft", scope=scope)
     stage = Stage("joint", tasks, ("expert:*", "router", *HEADS))
     return Method("mixture_mean", (Member("unified", tasks, (stage,), plan, after=to_means(tasks, batches)),))
-
-
-def to_means(tasks: tuple[str, ...], steps: int) -> Change:
-    """Replaces the routers by constants: `task_gate`, whose softmax of log w is w."""
-
-    def change(model: UnifiedModel, batches: Batches) -> None:
-        mean = {task: mean_routing(model, batches, task, steps) for task in tasks}
-        replan(model, replace(model.spec.plan, router="task_gate", router_options={}))
-        for layer in mixtures(model):
-            assert isinstance(layer.router, TaskGateRouter)
-            for task in tasks:
-                for name, weight in zip(layer.roster.visible((task,)), mean[task][layer.layer], strict=True):
-                    with torch.no_grad():
-                        layer.router.score[f"{task}>{name}"].fill_(float(weight.log()))
-
-    return change

@@ -30,7 +30,7 @@ USES = {
 def card(model: UnifiedModel, facts: Facts) -> str:
     """Markdown with the front matter that model hubs read."""
     name = str(facts.get("name") or "model")
-    can = {"retrieve": "embeds texts for retrieval", "rerank": "scores pairs of query and document"}
+    can = {"retrieve": "embeds texts for retrieval", "rerank": "scores pairs of query and document", "answer": "finds answers in passages"}
     jobs = " and ".join(can.get(task, f"does {task}") for task in model.tasks)
     what = f"One transformer that {jobs}, made with Twofold."
     parts = [front_matter(model, facts), f"# {name}", what, "## Use", usage(model, name), "## The model", table(contents(model))]

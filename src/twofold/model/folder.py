@@ -25,6 +25,7 @@ import torch
 from huggingface_hub import snapshot_download
 
 from twofold.backbone.load import load_model, weights_sha256
+from twofold.backbone.precision import AUTO, fastest
 from twofold.checkpoint import MANIFEST, Manifest, load_tensors, save_tensors, verify, write_folder
 from twofold.errors import CheckpointError, ConfigError
 from twofold.model import builtin, proof
@@ -100,10 +101,10 @@ def load(
 ) -> UnifiedModel:
     """The model of a folder or hub id, in eval mode, proved to be the one that was saved.
 
-    Every file's sha256, the backbone's, and the canary's numbers are compared. `backbone`: where the backbone is now;
-    `precision`: instead of the saved one; `plugins`: dotted names of plug-ins of your own that the folder may import;
-    `growth`: what is added to the model, which then gives the canary's numbers all the same. Raises CheckpointError naming
-    the file, the expert, the plug-in or the backbone that is not right.
+    Every file's sha256, the backbone's, and the canary's numbers are compared. `backbone`: where the backbone is now; `precision`:
+    instead of the saved one, "auto" for the faster of fp32 and bf16 here; `plugins`: dotted names of plug-ins of your own that the
+    folder may import; `growth`: what is added to the model, which then gives the canary's numbers all the same. Raises
+    CheckpointError naming the file, the expert, the plug-in or the backbone that is not right.
     """
     folder = locate(path)
     checked(folder)
@@ -112,7 +113,7 @@ def load(
         spec = ModelSpec.from_dict(config["spec"])
         source, weight, canary = config["backbone"], float(config["rerank_weight"]), config["canary"]
         if precision is not None:
-            spec = replace(spec, precision=precision)
+            spec = replace(spec, precision=fastest(str(device)) if precision == AUTO else precision)
         _refuse_foreign(spec, plugins)
         where = str(folder / BACKBONE) if source["inside"] else backbone or spec.backbone
         hub_model, tokenizer = load_model(where, spec.precision, tokenizer=str(folder))

@@ -64,6 +64,8 @@ def numbers(model: UnifiedModel) -> Numbers:
             found[name] = [float(model.score([PAIR], variant=variant_of(name))[0])]
         elif kind_of(name) == "classify":
             found[name] = [float(model.predict(name, [TEXT])[0].probability)]
+        elif kind_of(name) == "answer":
+            found[name] = [float(model.predict(name, [PAIR])[0][0].score)]
     model.truncated = counted
     return found
 

@@ -151,16 +151,25 @@ class UnifiedModel(nn.Module):
         module: Task[Any] = self._task(task, "", Task)  # type: ignore[type-abstract]
         _checked([text for item in items for text in ([item] if isinstance(item, str) else item)])
         out: list[Any] = []
-        what = "pairs" if kind_of(task) == "rerank" else "texts"
+        what = "pairs" if kind_of(task) in ("rerank", "answer") else "texts"
         for pack in self._windows(list(items), lambda window: module.pack(self.tokens, window), what, progress):
             out += module.predict(self.encoder, pack, token_budget)
         return out
 
     @torch.inference_mode()
-    def routings(self, texts: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Routing]:
-        """What every layer's router decides for these texts (task retrieve) or pairs (task rerank), in the order of the packed stream."""
-        pack = self.tokens.pairs(pairs) if pairs else self.tokens.texts(texts)
-        passes = "rerank" if pairs else self._task("retrieve", "", RetrieveTask).passes(self.encoder, pack, None, TOKEN_BUDGET)
+    def routings(
+        self, texts: Sequence[str] = (), pairs: Sequence[tuple[str, str]] = (), *, prompt: str | None = None, variant: str = ""
+    ) -> dict[str, Routing]:
+        """What every layer's router decides for these texts (task retrieve) or pairs (task rerank), in the order of the packed stream.
+
+        `prompt` and `variant` as for `encode`.
+        """
+        if pairs:
+            pack = self.tokens.pairs(pairs)
+            passes: str | Sequence[str] = task_name("rerank", variant)
+        else:
+            pack = self.tokens.texts(_checked(texts), prompt)
+            passes = self._task("retrieve", variant, RetrieveTask).passes(self.encoder, pack, prompt, TOKEN_BUDGET)
         found: dict[str, Routing] = self.backbone(pack, passes)[1]
         return found
 

@@ -12,6 +12,7 @@ Shapes: P pairs, L documents of one query's list, Q and K tokens of a query and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from twofold import losses
+from twofold.backbone.backbone import Backbone
 from twofold.backbone.packed import Pack
 from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
@@ -95,17 +97,17 @@ class RerankTask(Task[Example]):
         score_P = last_PD.float() @ self.answer_D.float()
         return score_P if self.bias is None else score_P + self.bias.float()
 
+    def read(self, backbone: Backbone, hidden_TD: Tensor, pack: Pack) -> Tensor:
+        """(P,) raw scores in fp32 in the caller's order, from the hidden states of a stream of pairs."""
+        if self.answer_D is not None:
+            return self.score_answer(backbone.pool(hidden_TD, pack, pooling="last"))
+        if self.head == "maxsim":
+            return self.score_tokens(hidden_TD, pack)
+        return self.score_hidden(backbone.pool(hidden_TD, pack, part=1), backbone.pool(hidden_TD, pack, part=2))
+
     def scores(self, encoder: Encoder, pack: Pack, token_budget: int, auxiliary: RoutingLoss | None = None) -> tuple[Tensor, Tensor | None]:
         """(P,) raw scores in fp32 in the caller's order, and the auxiliary loss of the passes if there is one."""
-
-        def head(hidden_TD: Tensor, chunk: Pack) -> Tensor:
-            if self.answer_D is not None:
-                return self.score_answer(encoder.backbone.pool(hidden_TD, chunk, pooling="last"))
-            if self.head == "maxsim":
-                return self.score_tokens(hidden_TD, chunk)
-            return self.score_hidden(encoder.backbone.pool(hidden_TD, chunk, part=1), encoder.backbone.pool(hidden_TD, chunk, part=2))
-
-        return run_chunks(encoder, pack, self.name, token_budget, head, auxiliary)
+        return run_chunks(encoder, pack, self.name, token_budget, partial(self.read, encoder.backbone), auxiliary)
 
     def step(self, examples: Sequence[Example], context: StepContext) -> StepResult:
         """Lists are independent of one another, so each chunk of lists goes backward by itself and memory is bounded."""

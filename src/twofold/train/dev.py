@@ -13,6 +13,7 @@ from typing import Any
 from twofold.data.labelled import LabelledDataset
 from twofold.data.sources import Dataset
 from twofold.data.splits import bucket
+from twofold.evaluate.answers import Reading, given_passages, measured, questions, read_passages, tune
 from twofold.evaluate.measures import mean, per_query
 from twofold.evaluate.reranking import rerank_run, tune_weight
 from twofold.evaluate.retrieval import dense_run, judged
@@ -24,6 +25,8 @@ from twofold.records import Labelled, Qrels, Run
 from twofold.tasks import kind_of, variant_of
 
 MEASURE = "nDCG@10"
+READ = 5
+"""Passages that are read for a question."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class DevSet:
         return cls(small, top(drop_own_id(candidates, qrels)[0], rerank_depth), rerank_depth)
 
     def look(self, model: UnifiedModel, tasks: Sequence[str]) -> dict[str, float]:
-        """Task → nDCG@10 of one model, for those of `tasks` that rank."""
+        """Task → nDCG@10 of one model, for those of `tasks` that rank; F1 with the right passage given, for those that answer."""
         qrels = self.dataset.qrels("dev")
         scores = {}
         for task in tasks:
@@ -59,7 +62,17 @@ class DevSet:
             elif kind_of(task) == "rerank":
                 run = rerank_run(system.score, self.candidates, self.dataset, "dev", self.rerank_depth)
                 scores[task] = mean(per_query(run, qrels)[MEASURE])
+            elif kind_of(task) == "answer":
+                asked = questions(self.dataset, "dev")
+                scores[task] = measured(given_passages(model, task, asked), [one.answers for one in asked])["f1"]
         return scores
+
+    def read(self, model: UnifiedModel, task: str, depth: int = READ) -> list[Reading]:
+        """What `task` finds in the best `depth` of BM25's documents by the pair score, or of BM25's own where the model has none."""
+        pairs: Run = {}
+        if "rerank" in model.tasks:
+            pairs = rerank_run(System(model, model, 1.0).score, self.candidates, self.dataset, "dev", self.rerank_depth)
+        return read_passages(model, task, self.dataset, questions(self.dataset, "dev"), pairs or self.candidates, pairs, depth)
 
     def runs(self, system: System) -> tuple[Run, Run, Qrels]:
         """The system's own first stage, its pair scores of that stage's top documents, and the judgements."""
@@ -105,6 +118,10 @@ class DevSets:
         looks = [dev.look(model, tasks) for dev in self.sets]
         found = {task: [look[task] for look in looks if task in look] for task in tasks}
         return {task: sum(values) / len(values) for task, values in found.items() if values}
+
+    def tune_answers(self, model: UnifiedModel, task: str) -> tuple[float, float, Mapping[str, float]]:
+        """The share of the pair score and the threshold that are best on dev, and the scores they were chosen by; see `tune`."""
+        return tune([reading for dev in self.ranking for reading in dev.read(model, task)])
 
     def tune(self, system: System, cautious: bool = False) -> tuple[float, Mapping[str, float]]:
         """The weight of the pair score that is best on dev over the system's own top documents, and the scores it was chosen by.

@@ -17,7 +17,7 @@ from twofold.model.state import fingerprint
 from twofold.model.unified import UnifiedModel
 from twofold.ranking import Bm25
 from twofold.records import Document, Example, Labelled
-from twofold.tasks import reads
+from twofold.tasks import kind_of, reads
 from twofold.train.dev import DevSet, DevSets, LabelledDev
 
 Say = Callable[[str], None]
@@ -56,6 +56,9 @@ def prepare_material(
         raise ConfigError(f"{what}; there are datasets of Example, of Labelled and of Document")
     opened = _Opened(config, given)
     ranking = {task: own for task, own in names.items() if kinds[task] is Example}
+    for task, own in ranking.items():
+        if kind_of(task) == "answer" and (dumb := [name for name in own if not opened.ranking(name).answers]):
+            raise ConfigError(f"{dumb[0]}: its queries have no answers (metadata.answers in queries.jsonl), of which {task!r} learns")
     labelled = {task: [opened.labelled(name) for name in own] for task, own in names.items() if kinds[task] is Labelled}
     looks: list[DevSet | LabelledDev] = [*(_dev_sets(config, opened, say) if ranking else [])]
     looks += [LabelledDev.of(task, dataset) for task, sets in labelled.items() for dataset in sets if "dev" in dataset.splits]

@@ -1,6 +1,6 @@
 """Settings of a trial that goes on from a trained model: `twofold train DATA --from MODEL [--add NAME]`.
 
-NAME is a kind of task (`classify`, or one of yours), perhaps with a variant (`classify:banking77`), or `domain:NAME`, which
+NAME is a kind of task (`classify`, `answer`, or one of yours), perhaps with a variant (`classify:banking77`), or `domain:NAME`, which
 stands for `retrieve:NAME` and `rerank:NAME`. Without an addition all that the model has goes on learning.
 """
 
@@ -14,10 +14,12 @@ from typing import Any
 from twofold.data.labelled import LabelledDataset
 from twofold.errors import ConfigError
 from twofold.records import Labelled
-from twofold.tasks import reads
+from twofold.tasks import kind_of, reads
 
 DOMAIN = "domain:"
 EPOCHS, BATCH, LEAST_STEPS, MOST_STEPS = 6, 32, 60, 1500
+READING = {"batch": 8, "negatives": 1}
+"""What a task that answers learns from in a step."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,14 @@ class Onward:
         kept["optim"] = {key: value for key, value in values["optim"].items() if key in lengths}
         if not self.add:
             return {**kept, "start": self.start, "method": {"name": "continued"}, "tasks": tasks, "name": f"{values['name']}-continued"}
-        own = {task: tasks[task.partition(":")[0]] for task in self.tasks}
-        return {**kept, "start": self.start, "method": {"name": "add_expert"}, "tasks": own, "name": f"{values['name']}-added"}
+        own = {task: tasks.get(kind_of(task), READING) for task in self.tasks}
+        added = {**kept, "start": self.start, "method": {"name": "add_expert"}, "tasks": own, "name": f"{values['name']}-added"}
+        if any(kind_of(task) != "answer" for task in own):
+            return added
+        seen = values["optim"]["steps"] * tasks["retrieve"]["batch"]  # as many questions as retrieval would learn from
+        steps = min(max(math.ceil(seen / READING["batch"]), LEAST_STEPS), MOST_STEPS)
+        added["method"]["options"] = {"rank": 16}
+        return {**added, "optim": {"steps": steps, "lr": 2e-3, "lr_heads": 5e-3, "token_budget": 4096}}
 
     def of_labels(self, name: str, source: str, dataset: LabelledDataset) -> dict[str, Any]:
         """Settings made for labelled texts."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from twofold.errors import ConfigError
 from twofold.methods import Member, Method
 from twofold.model import folder as folders
 from twofold.model.system import System
+from twofold.model.unified import UnifiedModel
 from twofold.tasks import kind_of, task_name, variant_of
 from twofold.train.facts import Trained, facts_of
 from twofold.train.loop import Progress, Setup, fit
@@ -66,7 +68,7 @@ def run_trial(
         return folders.load_system(folder / "model", device=accelerator.device)
     begun = time.monotonic()
     method = method_of(config)
-    learning = any(member.stages for member in method.members)
+    learning = any(member.stages or member.after for member in method.members)  # what is done afterwards may look at batches, too
     with accelerator.main_process_first():  # what is mined or made once is then in the cache
         data = prepare_material(config, lambda: mining_model(config, accelerator.device), say, datasets or {}, learning=learning)
     parts = [train_member(config, member, folder / "members", data, accelerator, resume, say, progress) for member in method.members]
@@ -153,15 +155,33 @@ def assemble_system(parts: list[Trained], data: Material, say: Say, cautious: bo
         if embedder is None or reranker is None or data.dev is None or not data.dev.ranking:
             continue
         weight, found = data.dev.tune(System(embedder, reranker, reranker.rerank_weight, variant), cautious)
-        say(f"weight of the pair score, tuned on dev: {weight:.2f} ({', '.join(f'{name} {value:.3f}' for name, value in found.items())})")
+        say(f"weight of the pair score, tuned on dev: {weight:.2f} ({rounded(found)})")
         scores |= {task_name(name, variant): round(value, 6) for name, value in found.items()}
         for model in (embedder, reranker):
             if variant:
                 model.variant_weights[variant] = weight
             else:
                 model.rerank_weight = weight
+    for task, model in models.items():
+        if kind_of(task) == "answer" and data.dev is not None and data.dev.ranking:
+            share, threshold, found = data.dev.tune_answers(model, task)
+            say(f"{task}: {share} of the pair score, nothing below {threshold:.2f}, tuned on dev ({rounded(found)})")
+            settle(model, task, rerank_share=share, threshold=round(threshold, 4))
+            scores |= {name.replace("answer", task): round(value, 6) for name, value in found.items()}
     embedder, reranker = (models.get(kind, parts[0].model) for kind in ("retrieve", "rerank"))
     return System(embedder, reranker, reranker.rerank_weight if "rerank" in reranker.tasks else 0.0), scores
+
+
+def rounded(scores: Mapping[str, float]) -> str:
+    """Scores for people."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+
+
+def settle(model: UnifiedModel, task: str, **options: float) -> None:
+    """Options of a task that are known only after its training: from now on the task's, and saved with the model."""
+    for name, value in options.items():
+        setattr(model.tasks[task], name, value)
+    model.spec = replace(model.spec, tasks={**model.spec.tasks, task: {**model.spec.tasks[task], **options}})
 
 
 def _claim(config: TrialConfig, folder: Path, resume: bool) -> None:

@@ -1,0 +1,1 @@
+"""Studies: grids of trials, resumable and shared, their statistics and their report."""

@@ -1,0 +1,89 @@
+"""`twofold study report`: several studies as one page and one Markdown file, every number from their committed cells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twofold.cache import write_text
+from twofold.study.answers import QUESTIONS, answer
+from twofold.study.blocks import Answer, Figure, Report, Section
+from twofold.study.evidence import Evidence
+from twofold.study.file import Study
+from twofold.study.markdown import markdown
+from twofold.study.page import page
+from twofold.study.probing import reports
+from twofold.study.sections import blocks
+from twofold.study.verdict import OPEN
+
+TITLE = "Does retrieval interfere with reranking, and is routing the cure?"
+LEAD = (
+    "Each answer is what the rule of studies/README.md, written before the runs, says of the cells that were run. "
+    "“Not decided” is an answer: what stands beside it is why, and the smallest difference that could have been seen."
+)
+
+
+def report(studies: Sequence[Study], results: Path) -> Report:
+    """The report of some studies, from `results` (results/studies)."""
+    sections, seen = [], []
+    for study in studies:
+        evidence = Evidence(study, results / study.study.name)
+        probed = reports(evidence.folder, study)
+        found = answer(evidence, probed, results.parent)
+        sections.append(Section(study.study.name, study.study.title, found, list(blocks(evidence, probed))))
+        seen += list(evidence.cells.values())
+    have = {section.answer.number for section in sections if section.answer}
+    missing = [Answer(number, text, OPEN, ["there is no study of it here"]) for number, text in QUESTIONS.items() if number not in have]
+    sections += [Section(f"question-{each.number}", each.question, each, []) for each in missing]
+    return Report(TITLE, [LEAD], sections, facts_of(seen))
+
+
+def facts_of(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Commits, hardware and versions of the cells, and how many there are."""
+    unique = {cell["key"]: cell for cell in cells}.values()
+    versions: dict[str, set[str]] = {}
+    for cell in unique:
+        for name, version in cell["environment"]["versions"].items():
+            versions.setdefault(name, set()).add(version)
+    return {
+        "cells": len(unique),
+        "commits": sorted({commit(cell["environment"]) for cell in unique}),
+        "hardware": sorted({hardware(cell["environment"]) for cell in unique}),
+        "versions": {name: " and ".join(sorted(found)) for name, found in sorted(versions.items())},
+        "from": min((cell["environment"]["date"] for cell in unique), default=None),
+        "to": max((cell["environment"]["date"] for cell in unique), default=None),
+    }
+
+
+def commit(environment: dict[str, Any]) -> str:
+    """The commit, and whether its code was changed."""
+    return str(environment["commit"])[:12] + " (changed)" * bool(environment["dirty"])
+
+
+def hardware(environment: dict[str, Any]) -> str:
+    """The accelerator, or the processor with the cores that were used."""
+    if environment["accelerators"]:
+        return ", ".join(sorted(set(environment["accelerators"])))
+    return f"{environment['cpu']['model']}, {environment['cpu']['cores']} cores, {environment['threads']} threads"
+
+
+def write(found: Report, folder: Path) -> list[Path]:
+    """Writes index.html, report.md, its pictures and the answers as JSON; returns what was written."""
+    answers = [{"number": each.number, "question": each.question, "answer": each.answer, "why": each.why} for each in found.answers]
+    files = {
+        "index.html": page(found),
+        "report.md": markdown(found),
+        "answers.json": json.dumps({"kind": "study report", "answers": answers, "facts": found.facts}, indent=1, ensure_ascii=False) + "\n",
+    }
+    for section in found.sections:
+        for block in section.blocks:
+            if isinstance(block, Figure):
+                files[f"figures/{section.study}-{block.name}.svg"] = block.svg + "\n"
+    for old in (folder / "figures").glob("*.svg"):
+        old.unlink()
+    for name, text in files.items():
+        write_text(folder / name, text)
+        (folder / name).chmod(0o644)
+    return [folder / name for name in files]

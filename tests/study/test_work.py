@@ -1,0 +1,161 @@
+"""A study is done once, goes on where it was killed, is shared without doing anything twice, and tidies up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.study.conftest import MakeStore
+from twofold import toml
+from twofold.study.grid import Cell, cells
+from twofold.study.locks import held
+from twofold.study.store import Store
+from twofold.study.work import TIMING, Worker
+
+
+def files(store: Store) -> dict[str, float]:
+    return {path.name: path.stat().st_mtime for path in store.folder.glob("*.json")}
+
+
+def test_the_whole_grid_is_done_and_only_once(finished: Store) -> None:
+    before = files(finished)
+    assert len(before) == 3 * 2 + 4 * 2  # three arms that learn × two rates, four arms × two seeds
+    progress = Worker(finished, finished.folder.parents[1] / "trials").run()
+    assert files(finished) == before and (progress.cells, progress.cells_done, progress.sweeps_done) == (8, 8, 6)
+    trials = [path for path in (finished.folder.parents[1] / "trials").iterdir() if path.is_dir()]
+    assert trials == []  # nothing is kept unless the study says so
+
+
+def test_a_cell_says_what_it_is_and_what_it_scored(finished: Store) -> None:
+    for cell in cells(finished.study):
+        found = finished.get(finished.resolved(cell) or cell)
+        assert found is not None and found["cell"]["arm"] == cell.arm
+        (test,) = found["tests"].values()
+        rows = {"dense": 4} if cell.arm == "alone" else {"dense": 4, "rerank": 3, "pipeline": 3}
+        assert {row: len(values) for row, values in test["per_query"].items()} == rows
+        for row, values in test["per_query"].items():
+            assert test["rows"][row]["nDCG@10"] == pytest.approx(sum(values.values()) / len(values), abs=1e-5)
+        assert found["environment"]["versions"]["twofold"] and found["seconds"]["measure"] >= 0 and 0 <= test["candidates"]["present"] <= 1
+        assert set(found["dev"]) == ({"retrieve"} if cell.arm == "alone" else {"retrieve", "rerank"})
+        assert (found["lr"] in (1e-3, 5e-3)) == (cell.arm != "mean")
+        weights = [sum(layer.values()) for task in found["gates"].values() for layer in task.values()]
+        assert weights and all(abs(weight - (3 if cell.arm in ("moe", "mean") else 1)) < 0.01 for weight in weights)
+
+
+def test_every_arm_reranks_the_same_candidates(finished: Store) -> None:
+    found = [finished.get(finished.resolved(cell) or cell) for cell in cells(finished.study)]
+    assert len({next(iter(each["tests"].values()))["candidates"]["sha256"] for each in found if each}) == 1
+
+
+def test_the_rate_with_the_best_dev_score_is_taken(finished: Store) -> None:
+    cell = Cell("made", "bert", "one", 1)
+    runs = {path: json.loads(path.read_text()) for path in finished.folder.glob("sweep-*-one-*")}
+    best = max(runs.values(), key=lambda run: (run["criterion"], -run["lr"]))
+    assert finished.chosen(cell) == best["lr"]
+    assert best["criterion"] == pytest.approx(sum(best["dev"].values()) / 2, abs=1e-5)
+    assert best["trial"] == finished.get(finished.resolved(Cell("made", "bert", "one", 0)))["trial"]  # type: ignore[arg-type, index]
+
+
+def test_kept_models_stay_and_what_lost_the_sweep_goes(store: MakeStore, tmp_path: Path) -> None:
+    kept = store(study={"keep": True, "seeds": [0]})
+    Worker(kept, tmp_path / "trials", ("*/moe/*",)).run()
+    (trial,) = [path for path in (tmp_path / "trials").iterdir() if path.is_dir()]
+    assert {path.name for path in trial.iterdir()} == {"config.toml", "model", TIMING}
+
+
+def test_what_another_process_holds_is_left_to_it(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its first job in other hands a worker takes the next, and does the first when it is let go of."""
+    monkeypatch.setattr("twofold.study.work.PAUSE", 0.01)
+    mine = store(study={"seeds": [0]})
+    worker = Worker(mine, tmp_path / "trials", ("*/one/*",))
+    first, second = list(worker.todo())[:2]
+    done: list[Cell] = []
+    monkeypatch.setattr(
+        worker, "do", lambda cell: (done.append(cell), mine.put(cell, {"criterion": 0.0, "seconds": {"train": 1.0, "measure": 1.0}}))
+    )
+    with held(worker.lock(first)) as got:
+        assert got
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        while not done:
+            time.sleep(0.01)
+        assert first not in done
+    thread.join(timeout=20)
+    assert done[0] == second and sorted(done[:2], key=str) == sorted([first, second], key=str) and len(done) == 3
+
+
+def test_no_cell_is_begun_that_would_be_cut_off(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = store(study={"seeds": [0]})
+    worker = Worker(mine, tmp_path / "trials", ("*/one/*",))
+    took = {"train": 100.0, "measure": 20.0}
+    monkeypatch.setattr(worker, "do", lambda cell: mine.put(cell, {"criterion": 0.0, "seconds": took}))
+    progress = worker.run(minutes=1.0)
+    assert (progress.sweeps_done, progress.cells_done) == (1, 0)
+    assert progress.seconds == pytest.approx(120 + 20) and "at least 2 minutes" in str(progress)
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_costs_at_most_the_last_checkpoint(store: MakeStore, tmp_path: Path) -> None:
+    """Killed by the kernel between two checkpoints, another process takes the cell over and goes on from the last, to the same numbers."""
+    changes = {"sweep": {"lr": []}, "study": {"seeds": [0], "keep": True}}
+    whole, cut = store("whole/tiny", **changes), store("cut/tiny", **changes)  # apart, or the second would find what the first has done
+    (cell,) = list(cells(whole.study, ("*/one/*",)))
+    Worker(whole, tmp_path / "whole", ("*/one/*",)).do(cell)
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    (tmp_path / "study.json").write_text(cut.study.model_dump_json())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert cut.get(cell) is None
+    said: list[str] = []
+    Worker(cut, tmp_path / "cut", ("*/one/*",), said.append).run()
+    assert any("going on after step 2" in line for line in said)
+    (ours,), (theirs,) = (each.get(cell)["tests"].values() for each in (cut, whole))  # type: ignore[index]
+    assert ours["per_query"] == theirs["per_query"]
+
+
+CHILD = """
+import json, os, signal, sys
+from pathlib import Path
+from twofold.study.file import make
+from twofold.study.sample import Samples
+from twofold.study.store import Store
+from twofold.study.work import Worker
+from twofold.train.watch import MemberWatch
+
+here = Path(sys.argv[1])
+study = make(json.loads((here / "study.json").read_text()))
+after = MemberWatch._after_step
+
+def dying(self, state, report, phase):
+    if state.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    after(self, state, report, phase)
+
+MemberWatch._after_step = dying
+Worker(Store(study, here / "results" / "cut" / "tiny", Samples(study.measure)), here / "cut", ("*/one/*",)).run()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(made: tuple[Path, Path], store: MakeStore, tmp_path: Path) -> None:
+    """`--jobs 2`: every cell is there once, and both were at work or the second found all done; nothing is torn."""
+    mine = store(sweep={"lr": []}, study={"seeds": [0]})
+    values = mine.study.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    (tmp_path / "tiny.toml").write_text(toml.dump(values))
+    command = [sys.executable, "-c", "from twofold.cli import main; main()", "study", "run", "tiny.toml", "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(done.stderr.count(f"{cell.label}: done") == 1 for cell in cells(mine.study))
+    assert len(list((tmp_path / "results" / "studies" / "tiny").glob("*.json"))) == 4
