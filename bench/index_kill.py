@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import random
 import signal
@@ -34,6 +35,7 @@ from twofold.errors import TwofoldError
 from twofold.search.stores import Store
 
 ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("kills", "damage", "against_a_dict")
 WIDTH = 64
 DOCUMENTS = 400
 """Names that random documents have."""
@@ -273,20 +275,34 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--operations", type=int, default=20_000)
     parser.add_argument("--mutations", type=int, default=3_000)
     parser.add_argument("--store", default="lancedb")
+    parser.add_argument("--only", action="append", default=[], choices=PARTS, help="this part; the others stay as they are in --to")
     parser.add_argument("--quick", action="store_true", help="a few of each, to see that it runs")
     chosen = parser.parse_args(arguments)
     kills, operations, mutations = (2, 40, 20) if chosen.quick else (chosen.kills, chosen.operations, chosen.mutations)
+    there = json.loads(chosen.to.read_text(encoding="utf-8")) if chosen.to is not None and chosen.to.is_file() else {}
+    found: dict[str, Any] = {name: there[name] for name in PARTS if name in there and name not in chosen.only} if chosen.only else {}
     with tempfile.TemporaryDirectory(prefix="index-kill-") as temporary:
         folder = Path(temporary)
-        found = {
-            "kills": kill(chosen.store, kills, chosen.longest, folder),
-            "against_a_dict": agree(chosen.store, operations, folder),
-            "damage": damage(chosen.store, mutations, folder),
+        parts = {
+            "kills": lambda: kill(chosen.store, kills, chosen.longest, folder),
+            "damage": lambda: damage(chosen.store, mutations, folder),
+            "against_a_dict": lambda: agree(chosen.store, operations, folder),
         }
-    share = found["kills"]["reopened_whole"] / max(1, kills)
-    score = {"reopened": share, "differences": found["against_a_dict"]["differences"]}
-    figures = {"store": chosen.store, **found, "settings": {"longest": chosen.longest, "quick": chosen.quick}}
-    return report("index_kill", __doc__, [] if chosen.quick else [("T4", score)], chosen.to, **figures)
+        for name in chosen.only or PARTS:
+            found[name] = parts[name]()
+            content = told(found, chosen)
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+    return content
+
+
+def told(found: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
+    """The result so far, written after every part, since all of them take a while; the scoreboard reads what has all parts."""
+    settings = {"longest": chosen.longest, "quick": chosen.quick}
+    scores: list[tuple[str, Any]] = []
+    if set(PARTS) <= found.keys() and not chosen.quick:
+        share = found["kills"]["reopened_whole"] / found["kills"]["kills"]
+        scores.append(("T4", {"reopened": share, "differences": found["against_a_dict"]["differences"]}))
+    return report("index_kill", __doc__, scores, chosen.to, store=chosen.store, **found, settings=settings)
 
 
 if __name__ == "__main__":

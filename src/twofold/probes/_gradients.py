@@ -126,7 +126,9 @@ def _data_of(model: UnifiedModel, dataset: Dataset, beside: Sequence[AnyDataset]
     """Task → the dataset that it may learn from here."""
     found: dict[str, AnyDataset] = {}
     for task in model.tasks:
-        if reads(task) is Example and (kind_of(task) not in ("retrieve", "rerank") or variant_of(task) == variant):
+        if kind_of(task) == "answer" and not dataset.answers:
+            notes.append(f"{dataset.name} has no answers to learn from, so {task} is left out")
+        elif reads(task) is Example and (kind_of(task) not in ("retrieve", "rerank") or variant_of(task) == variant):
             found[task] = dataset
     for one in beside:
         if isinstance(one, LabelledDataset):

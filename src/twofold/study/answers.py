@@ -59,10 +59,26 @@ def _answer(evidence: Evidence, found: str, why: list[str]) -> Answer:
     number = evidence.study.study.question
     assert number is not None
     done = sum(1 for _ in evidence.cells)
+    if number == 7:
+        return Answer(number, QUESTIONS[number], found, why)
+    why = [*why, *at_the_edge(evidence)]
     if done < evidence.total:
         counted = f"{done} of {evidence.total} cells were run{f': {evidence.study.study.waits}' if evidence.study.study.waits else ''}"
-        return Answer(number, QUESTIONS[number], OPEN if number != 7 or found == OPEN else found, [counted, *why])
+        return Answer(number, QUESTIONS[number], OPEN, [counted, *why])
     return Answer(number, QUESTIONS[number], found, why)
+
+
+def at_the_edge(evidence: Evidence) -> list[str]:
+    """A sentence for each backbone and data: the arms whose best learning rate was the first or last that was tried."""
+    rates, found = sorted(evidence.study.sweep.lr), dict[tuple[str, str, float], list[str]]()
+    for cell, content in evidence.cells.items():
+        if len(rates) > 1 and content["lr"] in (rates[0], rates[-1]):
+            arms = found.setdefault((cell.data, cell.backbone, content["lr"]), [])
+            arms += [] if cell.arm in arms else [cell.arm]
+    return [
+        f"{data}, {backbone}: the best learning rate is the edge of the sweep, {lr:g}, for {', '.join(arms)}"
+        for (data, backbone, lr), arms in found.items()
+    ]
 
 
 def judged(evidence: Evidence) -> tuple[dict[Place, Verdict], list[str]]:
@@ -123,7 +139,9 @@ def cost(results: Path) -> tuple[str, list[str]]:
     if not lows:
         return OPEN, ["results/bench/mixture.json has no mixture / peft_one"]
     why = [f"{name}: {each['value']:.2f} [{each['low']:.2f}, {each['high']:.2f}]" for kind in COSTS for name, each in over[kind].items()]
-    return (YES if min(lows) > COSTLY else NO if max(highs) <= COSTLY else OPEN), ["process time of a forward pass, in ratios", *why]
+    found = YES if min(lows) > COSTLY else NO if max(highs) <= COSTLY else OPEN
+    rule = f"the rule asks whether mixture / peft_one lies above {COSTLY:g}, with all of the interval in every setting"
+    return found, [rule, "process time of a forward pass on a CPU, in ratios with their range over rounds:", *why]
 
 
 def headline(found: Answer) -> str:
