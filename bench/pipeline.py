@@ -22,13 +22,12 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -230,15 +229,34 @@ def on_two(runs: Mapping[str, Run], data: Sample, chosen: argparse.Namespace) ->
         torch.set_num_threads(1)
 
 
+def forget_peak() -> None:
+    """Lets the peak begin anew, where the system can: what importing took for a moment is no part of the work."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_resident() -> float:
+    """Megabytes that this process had in memory at most; 0 where the system does not say.
+
+    Not `ru_maxrss`: through fork and exec a child inherits its parent's.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) * 1.024e-3 for line in status.splitlines() if line.startswith("VmHWM:")), 0.0)
+
+
 def child(name: str, chosen: argparse.Namespace, temporary: Path) -> dict[str, float]:
     """Loads, indexes, asks and looks, in this process."""
     data = data_of(chosen)
     before = resident()
+    forget_peak()
     run = Run(_systems.sides(chosen, True)[name](chosen, temporary))
     run.add(data.documents[:64])
     for id, query in list(data.queries.items())[:4]:
         run.ask(id, query, chosen.depth)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1.024e-3
+    peak = max(peak_resident(), resident())
     found = {"weights": weights(*run.side.models), "growth": peak - before, "peak": peak, "disk": run.side.disk}
     return {what: round(value, 1) for what, value in found.items()}
 

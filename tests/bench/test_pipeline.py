@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -92,6 +93,17 @@ def test_the_child_says_what_it_weighs(made: list[str], monkeypatch: pytest.Monk
     assert seen[0][1:6] == ["-m", "bench.pipeline", "--child", "e2rank", str(tmp_path)]
     again = pipeline.options(seen[0][6:])
     assert (again.model, again.e2rank, again.texts, again.depth, again.quick) == (chosen.model, chosen.e2rank, chosen.texts, 5, True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
+def test_the_peak_is_this_process_own_and_begins_anew() -> None:
+    code = "import numpy; from bench.pipeline import *; a = numpy.ones(50_000_000); a = 0; high = peak_resident(); forget_peak(); "
+    code += "print(high - resident() > 300, peak_resident() < resident() + 50)"
+    big = np.ones(100_000_000)  # 800 MB that a child must not inherit
+    code += f"; print(high < {big.nbytes / 1e6} + 350)"
+    paths = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=paths)
+    assert done.stdout.split() == ["True"] * 3
 
 
 def test_parts_and_turns() -> None:
