@@ -275,6 +275,11 @@ def apart(name: str, chosen: argparse.Namespace, temporary: Path) -> dict[str, f
     return found
 
 
+def named(model: str) -> str:
+    """What a result calls a model or a dataset: a trial's folder by the trial."""
+    return Path(model).parent.name if Path(model).name == "model" else Path(model).name
+
+
 def data_of(chosen: argparse.Namespace) -> Sample:
     """The corpus and the queries of this run."""
     dataset = open_dataset(chosen.texts)
@@ -323,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         ratios[f"{what}: ours / two models"] = sizes.ratio("ours", "two models")
     milliseconds = {f"{name}: {stage}": row for name, run in runs.items() for stage, row in run.milliseconds().items()}
     used = {name: getattr(chosen, name) for name in ("model", "reranker", "e2rank", "answers", "depth")}
-    used = {name: Path(value).name if isinstance(value, str) else value for name, value in used.items()}
+    used = {name: named(value) if isinstance(value, str) else value for name, value in used.items()}
     used |= {"documents": len(data.documents), "queries": len(data.queries), "answer expert trained": _systems.answers(chosen)}
     more: dict[str, Any] = {"milliseconds": milliseconds, "megabytes": megabytes, "figures": figures, "on_two_threads": two, "used": used}
     content = _measure.result("pipeline", __doc__, ratios, [], chosen, **more)
