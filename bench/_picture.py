@@ -70,6 +70,8 @@ def table(content: Mapping[str, Any]) -> str:
         for at in ("p50", "p95") if stage == "all" else ("p50",):
             rows[f"a query, {stage}: CPU ms, {at}"] = [stages.get(f"{side}: {stage}", {}).get(f"CPU, {at}") for side in sides]
     rows["a query, all: ms on the clock, p50"] = [stages[f"{side}: all"]["wall, p50"] for side in sides]
+    if "not measured" not in (two := content["on_two_threads"]):
+        rows["a query without answer, two threads: ms on the clock, p50"] = [two.get(side) for side in sides]
     for what, title in WEIGHTS.items():
         rows[title] = [content["megabytes"][side][what] for side in sides]
     for key in dict.fromkeys(key for row in figures.values() for key in row if not key.startswith("CPU")):
@@ -79,7 +81,10 @@ def table(content: Mapping[str, Any]) -> str:
     lines += [f"| {title} | {' | '.join(short(value) for value in values)} |" for title, values in rows.items()]
     counted = f"{used['documents']} documents and {used['queries']} queries of {Path(content['settings']['texts']).name}"
     lines += ["", f"{counted}, depth {used['depth']}; {environment['date']}."]
-    if not used["answer expert trained"]:
+    if used["answer expert trained"]:
+        asked = f"{used['questions']} test questions of {used['answers']}, a corpus of {used['passages']} passages"
+        lines += [f"F1: {asked}, an answer must be given; the model is the trial {used['model']}."]
+    else:
         lines += ["The answer expert was fresh: its cost is real, and it has no F1."]
     return "\n".join(lines)
 
