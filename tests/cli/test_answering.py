@@ -86,9 +86,9 @@ def test_answers_are_evaluated(reads: str, place: Path, tmp_path: Path) -> None:
     found = json.loads(run(*asked, "--to", tmp_path / "r.json", "--json").stdout)
     assert found == json.loads((tmp_path / "r.json").read_text())
     assert found["kind"] == "answering"
-    assert found["data"]["questions"] == 3
-    assert found["older"] == {"vectors": 3, "scores": 3, "changed": 0}
+    assert (found["data"]["questions"], found["settings"]["sample"]) == (4, 3)
+    assert found["older"] == {"vectors": 4, "scores": 4, "changed": 0}
     assert found["train"]["steps"] == {"answer": 2}
     said = run(*asked).stdout
     assert "passage given" in said
-    assert "3 vectors and 3 scores, 0 changed" in said
+    assert "4 vectors and 4 scores, 0 changed" in said

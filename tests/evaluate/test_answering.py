@@ -64,9 +64,13 @@ def test_a_threshold_declines_and_a_wrong_passage_misleads() -> None:
 
 def test_a_sample_is_stable_and_only_of_those() -> None:
     model = cast(UnifiedModel, Model(0.0))
-    two, three = (answer_dataset(model, "answer", dataset(), sample=size).per_question for size in (2, 3))
-    assert len(two) == 2
-    assert two.keys() <= three.keys()
+    two, three, whole = (answer_dataset(model, "answer", dataset(), sample=size) for size in (2, 3, None))
+    asked = [{one for one, row in found.per_question.items() if "end_to_end" in row} for found in (two, three, whole)]
+    assert [len(each) for each in asked] == [2, 3, 5]
+    assert asked[0] < asked[1] < asked[2]
+    assert all(len(found.per_question) == 5 and found.rows["passage given"] == whole.rows["passage given"] for found in (two, three))
+    assert "passage given, of the sample" in two.rows
+    assert "passage given, of the sample" not in whole.rows
 
 
 def test_a_task_that_the_model_does_not_do_is_named() -> None:

@@ -61,7 +61,7 @@ BAD: list[tuple[str, bytes | Any, int, str]] = [
     (RERANK, {"query": "a", "documents": ["b"], "top_n": 0}, 422, "invalid"),
     (RERANK, {"query": "a", "documents": ["b"], "top_n": -1}, 422, "invalid"),
     (RERANK, {"query": "a", "documents": ["b"], "top_n": 2**63}, 422, "invalid"),
-    (RERANK, {"query": "a"}, 422, "invalid"),
+    (RERANK, {"query": "a"}, 422, "missing"),
     (RERANK, {"query": " ", "documents": ["b"]}, 422, "empty"),
     (SEARCH, {"query": "a", "top_k": 0}, 422, "invalid"),
     (SEARCH, {"query": "a", "top_k": 2**63}, 422, "invalid"),

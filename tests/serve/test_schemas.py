@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from twofold.serve.schemas import EmbeddingsRequest, RerankRequest, ScoreRequest
+from twofold.serve.schemas import EmbeddingsRequest, QueriesRequest, RerankRequest, ScoreRequest
 
 
 @pytest.mark.parametrize(
@@ -26,18 +26,26 @@ def test_input_types_are_the_models_prompts() -> None:
 
 def test_one_text_goes_with_each_of_many() -> None:
     assert ScoreRequest(text_1="a", text_2=["b", "c"]).pairs == [("a", "b"), ("a", "c")]
-    assert ScoreRequest(queries=["a", "b"], documents="c").pairs == [("a", "c"), ("b", "c")]
+    assert QueriesRequest(queries=["a", "b"], documents="c").pairs == [("a", "c"), ("b", "c")]
     assert ScoreRequest(text_1=["a", "b"], text_2=["c", "d"]).pairs == [("a", "c"), ("b", "d")]
+
+
+def test_numbers_of_texts_must_fit() -> None:
+    with pytest.raises(ValueError, match="2 and 3 texts"):
+        _ = ScoreRequest(text_1=["a", "b"], text_2=["c", "d", "e"]).pairs
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert EmbeddingsRequest.model_validate({"input": "a", "dimensions": 9.0}).dimensions == 9
 
 
 @pytest.mark.parametrize(
     ("shape", "given"),
     [
-        (ScoreRequest, {"text_1": ["a", "b"], "text_2": ["c", "d", "e"]}),
         (ScoreRequest, {"text_1": "a", "documents": "b"}),
-        (ScoreRequest, {"text_1": "a", "text_2": "b", "queries": "a", "documents": "b"}),
+        (QueriesRequest, {"text_1": "a", "text_2": "b"}),
         (RerankRequest, {"query": "a"}),
-        (RerankRequest, {"query": "a", "documents": ["b"], "texts": ["b"]}),
+        (RerankRequest, {"query": "a", "texts": ["b"]}),
         (RerankRequest, {"query": "a", "documents": []}),
         (RerankRequest, {"query": "a", "documents": ["b"], "top_n": "1"}),
         (EmbeddingsRequest, {"input": [True, False]}),

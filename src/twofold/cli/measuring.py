@@ -26,7 +26,7 @@ def evaluate(
     weight: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the pair score, if not the model's own.")] = None,
     variant: Annotated[str, typer.Option(help="The domain whose expert retrieves and reranks, if the model was given one.")] = "",
     task: Annotated[str, typer.Option(help="For labelled texts: the task that labels them; answer: queries with answers.")] = "classify",
-    sample: Annotated[int | None, typer.Option(min=1, help="For answers: so many questions, chosen by the hash of their ids.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="For answers: end to end so many questions only.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model: dense retrieval, reranking of its own and BM25's candidates, the ceiling, and tests; or its labels.

@@ -31,7 +31,7 @@ def index(
     overlap: Annotated[int | None, typer.Option(help="Tokens that neighbouring passages share at most; an eighth of the size.")] = None,
     store: Annotated[str | None, typer.Option(help="lancedb, qdrant, exact, or the dotted name of a module of yours.")] = None,
     options: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="The store's own settings, such as url=….")] = [],  # noqa: B006
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, if not the model's own.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or bf16-weights; unless said, the faster of the first two.")] = None,
     variant: Annotated[str, typer.Option(help="The domain whose expert embeds, if the model was given one.")] = "",
     vectors: Annotated[
         Path | None, typer.Option("--vectors", help="Take what `twofold encode --shard` made, in the place of documents.")
@@ -95,11 +95,11 @@ def _print_report(report: Any, to: Path, facts: dict[str, Any], as_json: bool) -
     if as_json:
         out.print_json(json.dumps({"index": str(to), **report.as_dict(), "store": facts}))
         return
+    for line in report.skipped.lines[:COMPLAINTS]:
+        err.print(line, style="yellow", markup=False, highlight=False)
     counts = {name: getattr(report, name) for name in ("added", "changed", "unchanged", "deleted")}
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing to do"
     out.print(f"{to}: {said}; {facts['passages']:,} passages", markup=False, highlight=False)
-    for line in report.skipped.lines[:COMPLAINTS]:
-        err.print(line, style="yellow", markup=False, highlight=False)
     if report.skipped.counts:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in report.skipped.counts.most_common())
         out.print(f"left out: {kinds}", markup=False, highlight=False)
@@ -167,7 +167,7 @@ def _condition(pair: str) -> str:
 def _print_hit(hit: Any, explain: bool) -> None:
     moved = hit.first_rank - hit.rank
     arrow = f"↑{moved}" if moved > 0 else f"↓{-moved}" if moved < 0 else "="
-    heading = f"{hit.rank:2}. {hit.title or hit.document}  {hit.source}"
+    heading = f"{hit.rank:2}. " + "  ".join(part for part in (hit.title, hit.source or hit.document) if part)
     out.print(heading, style="bold", markup=False, highlight=False)
     scores = [f"score {hit.score:.3f}", f"first stage {hit.first_rank} ({hit.first_score:.4f}) {arrow}"]
     scores += [] if hit.rerank_score is None else [f"pair {hit.rerank_score:.3f}"]

@@ -56,7 +56,7 @@ def encode(
 def _encode_shard(
     model: str, documents: list[str] | None, to: Path | None, shard: int, of: int, size: int | None, overlap: int | None, as_json: bool
 ) -> None:
-    from twofold.search.index import named
+    from twofold.search.index import AUTO, named
     from twofold.search.passages import Cut
     from twofold.search.reader import Reader
     from twofold.search.shards import encode_shard, shard_folder
@@ -64,7 +64,7 @@ def _encode_shard(
 
     if to is None or documents is None or len(documents) != 1:
         raise ConfigError("--shard: name one folder, file or dataset, and --to FOLDER")
-    origin, reader = open_origin(documents[0]), Reader.load(model)
+    origin, reader = open_origin(documents[0]), Reader.load(model, AUTO)
     with bar() as progress:
         row = progress.add_task(f"shard {shard} of {of}", total=None, note="")
 

@@ -48,7 +48,7 @@ class Answering:
     rows: Mapping[str, Mapping[str, float]]
     """"passage given", "end to end" (an answer must be given), "end to end, or nothing" (as the threshold says) and "nothing there"
     (the same questions without the passages that may answer them: nothing is right) → exact match, F1 and, but for the first, the
-    share of questions that were answered."""
+    share of questions that were answered. All but the first are of the sample, where one was asked for."""
     found: Mapping[str, float]
     """How often the right passage is the first, and among those read."""
     settings: Mapping[str, Any]
@@ -88,27 +88,19 @@ def answer_dataset(
 ) -> Answering:
     """Exact match and F1 of a task's answers on a split; end to end by the model's own retrieval and reranking.
 
-    `sample`: only so many questions, chosen by the hash of their ids; `before` is the model as it was before the task was added,
-    whose outputs are compared. Raises ValueError for a task that the model does not do, DataError for a split without answers.
+    `sample`: end to end only so many questions, chosen by the hash of their ids; `before` is the model as it was before the task was
+    added, whose outputs are compared. Raises ValueError for a task that the model does not do, DataError for a split without answers.
     """
     reader = dict(model.tasks.items()).get(task)
     if not isinstance(reader, AnswerTask):
         raise ValueError(f"this model was not made for {task!r}: it does {sorted(model.tasks)}")
-    depths, begun, seconds = depths or Depths(), time.perf_counter(), {}
-    asked = sorted(questions(dataset, split), key=lambda one: lot(one.id))[:sample]
+    depths, begun = depths or Depths(), time.perf_counter()
+    asked = sorted(questions(dataset, split), key=lambda one: lot(one.id))
     given = given_passages(model, task, asked)
-    seconds["passage given"] = round(time.perf_counter() - begun, 1)
-    readings, found = _end_to_end(System.of(model), model, task, dataset, split, asked, depths, progress)
-    seconds["end to end"] = round(time.perf_counter() - begun - seconds["passage given"], 1)
-    answers = [one.answers for one in asked]
-    free = [reading.best(reader.rerank_share)[0] for reading in readings]
-    rows = {"passage given": measured(given, answers), "end to end": {**measured(free, answers), "answered": 1.0}}
-    rows["end to end, or nothing"] = _or_nothing(readings, reader)
-    rows["nothing there"] = _or_nothing([reading.without_right() for reading in readings], reader)
-    per_question = {
-        one.id: {"given": round(f1(text, one.answers), 4), "end_to_end": round(f1(other, one.answers), 4)}
-        for one, text, other in zip(asked, given, free, strict=True)
-    }
+    between = time.perf_counter()
+    few = asked[:sample]
+    readings, found = _end_to_end(System.of(model), model, task, dataset, split, few, depths, progress)
+    seconds = {"passage given": round(between - begun, 1), "end to end": round(time.perf_counter() - between, 1)}
     about: dict[str, Any] = {"name": dataset.name, "split": split, "sha256": dataset.fingerprint}
     about |= {"questions": len(asked), "documents": len(dataset.corpus)}
     tuned = {"threshold": reader.threshold, "rerank_share": reader.rerank_share, "longest": reader.longest}
@@ -116,11 +108,11 @@ def answer_dataset(
         name=name or f"{dataset.name}-{task}",
         data=about,
         task=task,
-        rows=rows,
+        rows=_rows(given, readings, asked, reader),
         found=found,
         settings={**asdict(depths), **tuned, "rerank_weight": model.rerank_weight, "sample": sample},
         older=None if before is None else older_outputs(before, model, [one.text for one in asked[:OLDER]]),
-        per_question=per_question,
+        per_question=_per_question(given, readings, asked, reader),
         train=train,
         system=System.of(model).describe(),
         environment=provenance.environment(),
@@ -149,6 +141,28 @@ def _end_to_end(
         "read": float(np.mean([one.passage.id in order[one.id] for one in asked])),
     }
     return read_passages(model, task, dataset, asked, run, pairs, depths.read), found
+
+
+def _rows(given: Sequence[str], readings: Sequence[Reading], asked: Sequence[Question], reader: AnswerTask) -> dict[str, dict[str, float]]:
+    """As `Answering.rows` says; `readings` are of the first questions."""
+    answers, n = [one.answers for one in asked], len(readings)
+    rows = {"passage given": measured(given, answers)}
+    if n < len(asked):
+        rows["passage given, of the sample"] = measured(given[:n], answers[:n])
+    free = [reading.best(reader.rerank_share)[0] for reading in readings]
+    rows["end to end"] = {**measured(free, answers[:n]), "answered": 1.0}
+    rows["end to end, or nothing"] = _or_nothing(readings, reader)
+    rows["nothing there"] = _or_nothing([reading.without_right() for reading in readings], reader)
+    return rows
+
+
+def _per_question(
+    given: Sequence[str], readings: Sequence[Reading], asked: Sequence[Question], reader: AnswerTask
+) -> dict[str, dict[str, float]]:
+    found = {one.id: {"given": round(f1(text, one.answers), 4)} for one, text in zip(asked, given, strict=True)}
+    for one, reading in zip(asked, readings, strict=False):
+        found[one.id]["end_to_end"] = round(f1(reading.best(reader.rerank_share)[0], one.answers), 4)
+    return found
 
 
 def _or_nothing(readings: Sequence[Reading], reader: AnswerTask) -> dict[str, float]:

@@ -24,10 +24,12 @@ from twofold.search.passages import Cut
 from twofold.search.pipeline import Pipeline
 from twofold.search.reader import Reader
 from twofold.search.stores import Store
+from twofold.search.stores._seals import flush_file, flush_folder
 
 FILE, LOCK, FORMAT = "index.json", ".lock", 1
 DEFAULT_STORE = "lancedb"
 FAMILY = "search/stores"
+AUTO, HALF = "auto", "bf16-weights"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Index:
             raise CheckpointError(f"{folder}: is there already and not empty; choose another folder")
         plugins.load(FAMILY, settings.store)
         write_text(folder / FILE, _encoded(settings))
+        flush_file(folder / FILE)
+        flush_folder(folder)
         return cls(folder, settings)
 
     def pipeline(self, reader: Reader, fusion: float | None = None, rerank_weight: float | None = None) -> Pipeline:
@@ -146,7 +150,7 @@ def open_or_make(
         reader = load_reader(settings, model, precision, variant)
         settings.check(reader.fingerprint, reader.identity, folder)
         return Index(folder, settings), reader
-    reader = Reader.load(model or "builtin", precision, variant)
+    reader = Reader.load(model or "builtin", precision or AUTO, variant)
     how = Cut.of(reader.room, size, overlap)
     return Index.make(folder, Settings.of(named(model or "builtin"), reader, how, store or DEFAULT_STORE, options)), reader
 
@@ -157,9 +161,14 @@ def named(model: str) -> str:
 
 
 def load_reader(settings: Settings, model: str | None = None, precision: str | None = None, variant: str | None = None) -> Reader:
-    """The model of an index, from where it was, or from where it is now; in the precision and variant that the index was made with."""
+    """The model of an index, from where it was, or from where it is now; in the variant that the index was made with.
+
+    Without `precision`, the faster of fp32 and bf16 here (their weights are the same, and so are the vectors but for rounding), or bf16
+    weights where the index was made with those.
+    """
     identity = settings.identity
-    return Reader.load(model or settings.model, precision or identity.get("precision"), variant or identity.get("variant") or "")
+    precision = precision or (HALF if identity.get("precision") == HALF else AUTO)
+    return Reader.load(model or settings.model, precision, variant or identity.get("variant") or "")
 
 
 @contextmanager

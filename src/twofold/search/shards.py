@@ -55,7 +55,7 @@ def encode_shard(
     facts |= {"overlap": how.overlap, "origin": origin.name, "shard": shard, "of": of}
     if folder.exists():
         found = _facts(folder)
-        if differ := [key for key in facts if found.get(key) != facts[key]]:
+        if differ := [key for key in facts if key not in ("identity", "model") and found.get(key) != facts[key]]:
             raise CheckpointError(f"{folder}: is there, made with another {', '.join(differ)}; choose another folder")
         return None
     report = Report(skipped=origin.skipped)

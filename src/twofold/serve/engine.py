@@ -41,6 +41,19 @@ async def patiently(future: Future[list[Any]]) -> list[Any]:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """How something is asked for: of which variant, whether others may go first, and how its client waits."""
+
+    variant: str = ""
+    bulk: bool = False
+    waiting: Waiting = patiently
+
+    def priority(self, tokens: int) -> Priority:
+        """Long work is bulk in any case."""
+        return "bulk" if self.bulk or tokens > BULK_TOKENS else "interactive"
+
+
+@dataclass(frozen=True)
 class Done:
     """Vectors (N, D) or scores (N,), and what they cost."""
 
@@ -78,36 +91,29 @@ class Engine:
             size *= 2
 
     async def embed(
-        self,
-        texts: Sequence[str] | Sequence[list[int]],
-        prompt: str | None,
-        *,
-        dims: int | None = None,
-        variant: str = "",
-        bulk: bool = False,
-        waiting: Waiting = patiently,
+        self, texts: Sequence[str] | Sequence[list[int]], prompt: str | None, how: Asking | None = None, *, dims: int | None = None
     ) -> Done:
         """Unit vectors. Raises Overloaded, Closed, Failed, and ValueError for bad texts or ids."""
-        system = self.systems[variant]
+        how = how or Asking()
+        system = self.systems[how.variant]
         longest = system.embedder.tokens.max_length
         sizes = sum(min(longest, _size(text)) for text in texts)
-        made, rows = await self._answered(partial(mixed.texts, system, texts, prompt), sizes, bulk, waiting)
+        made, rows = await self._answered(partial(mixed.texts, system, texts, prompt), sizes, how)
         values = np.stack(rows) if rows else np.zeros((0, system.embedder.width), np.float32)
         if dims is not None:
             values = values[:, :dims] / np.maximum(np.linalg.norm(values[:, :dims], axis=1, keepdims=True), 1e-12)
         system.embedder.truncated["texts"] += made.truncated
         return Done(values, made.tokens, made.truncated)
 
-    async def score(
-        self, pairs: Sequence[tuple[str, str]], *, variant: str = "", bulk: bool = False, waiting: Waiting = patiently, cut: bool = True
-    ) -> Done:
+    async def score(self, pairs: Sequence[tuple[str, str]], how: Asking | None = None, *, cut: bool = True) -> Done:
         """Raw pair scores. Raises as `embed`, and ValueError for pairs that are too long where they may not be `cut`."""
-        system = self.systems[variant]
+        how = how or Asking()
+        system = self.systems[how.variant]
         sizes = self._pair_sizes(system, pairs)
         if system.reads_lists:  # a list is one piece of work
-            (values,) = await self._called(lambda: system.score(pairs), sizes, bulk, waiting)
+            (values,) = await self._called(lambda: system.score(pairs), sizes, how)
             return Done(values, sizes, 0)
-        made, rows = await self._answered(partial(_pairs, system, pairs, cut), sizes, bulk, waiting)
+        made, rows = await self._answered(partial(_pairs, system, pairs, cut), sizes, how)
         system.reranker.truncated["pairs"] += made.truncated
         return Done(np.array(rows, dtype=np.float32).reshape(-1), made.tokens, made.truncated)
 
@@ -143,18 +149,18 @@ class Engine:
         self.worker.join(1.0 if done else 0.0)
         return done
 
-    async def _answered(self, make: Callable[[], Segments], tokens: int, bulk: bool, waiting: Waiting) -> tuple[Segments, list[Any]]:
-        priority: Priority = "bulk" if bulk or tokens > BULK_TOKENS else "interactive"
+    async def _answered(self, make: Callable[[], Segments], tokens: int, how: Asking) -> tuple[Segments, list[Any]]:
+        priority = how.priority(tokens)
         with self.queue.admitted(tokens, priority):
             made = await asyncio.get_running_loop().run_in_executor(self._tokenisers, make) if tokens else Segments([], 0)
             future = self.queue.put(made.rows, priority)
-        return made, await waiting(future)
+        return made, await how.waiting(future)
 
-    async def _called(self, function: Callable[[], Any], tokens: int, bulk: bool, waiting: Waiting) -> list[Any]:
-        priority: Priority = "bulk" if bulk or tokens > BULK_TOKENS else "interactive"
+    async def _called(self, function: Callable[[], Any], tokens: int, how: Asking) -> list[Any]:
+        priority = how.priority(tokens)
         with self.queue.admitted(tokens, priority):
             future = self.queue.put([Call(function, tokens)], priority)
-        return await waiting(future)
+        return await how.waiting(future)
 
     def _pair_sizes(self, system: System, pairs: Sequence[tuple[str, str]]) -> int:
         longest = system.reranker.tokens.pair_length

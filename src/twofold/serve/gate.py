@@ -120,7 +120,7 @@ class Gate:
         self._check_key(scope["path"], headers)
         if scope["path"] not in WITHOUT_MODEL and (refusal := self.why_not()) is not None:
             raise refusal
-        if scope["method"] == "POST":
+        if scope["method"] == "POST" and (headers.get("content-length", "0") != "0" or "transfer-encoding" in headers):
             if headers.get("content-encoding", "identity").lower() != "identity":
                 raise Refusal(415, "compressed", "compressed bodies are not taken: send plain JSON")
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from twofold.model.state import fingerprint
 from twofold.model.system import System
 from twofold.serve import schemas
-from twofold.serve.engine import Done
+from twofold.serve.engine import Asking, Done
 from twofold.serve.refusals import Refusal
 from twofold.serve.relevance import relevance
 from twofold.serve.service import Service
@@ -31,64 +31,8 @@ Priority = Annotated[str | None, Header(alias="X-Priority", description="`bulk`:
 def model_routes(service: Service) -> APIRouter:
     """All of them, for one service."""
     router = APIRouter(tags=["model"])
-
-    @router.post("/v1/embeddings", response_model=schemas.EmbeddingsResponse)
-    async def embeddings(request: Request, body: schemas.EmbeddingsRequest, priority: Priority = None) -> Response:
-        """Texts, or token ids of this model's tokenizer, to unit vectors. OpenAI's shape."""
-        variant = service.variant(body.model)
-        width = service.engine.systems[variant].embedder.width
-        if body.dimensions is not None and body.dimensions > width:
-            raise Refusal(422, "too_many_dimensions", f"dimensions: this model has {width}", param="dimensions")
-        done = await service.engine.embed(
-            body.texts, body.prompt, dims=body.dimensions, variant=variant, bulk=priority == "bulk", waiting=attentive(request)
-        )
-        service.metrics.truncated.labels("texts").inc(done.truncated)
-        return await _written(
-            {
-                "object": "list",
-                "model": body.model or service.name,
-                "data": _vectors(done.values, body.encoding_format == "base64"),
-                "usage": _usage(done),
-            },
-            done.values.size,
-        )
-
-    async def scored(request: Request, pairs: Sequence[tuple[str, str]], variant: str, priority: str | None, cut: bool = True) -> Done:
-        waiting, bulk = attentive(request), priority == "bulk"
-        done = await service.engine.score(pairs, variant=variant, bulk=bulk, waiting=waiting, cut=cut)
-        service.metrics.truncated.labels("pairs").inc(done.truncated)
-        return done
-
-    shape = schemas.RerankResponse | list[schemas.TeiRank]
-
-    @router.post("/rerank", response_model=shape)
-    @router.post("/v1/rerank", response_model=shape)
-    @router.post("/v2/rerank", response_model=shape)
-    async def rerank(request: Request, body: schemas.RerankRequest, priority: Priority = None) -> Response:
-        """Documents by how well they answer a query, read together with it. Cohere's and Jina's shape, or TEI's for `texts`."""
-        variant, bodies = service.variant(body.model), body.bodies
-        done = await scored(request, [(body.query, text) for text in bodies], variant, priority, body.truncate)
-        shown = done.values if body.raw_scores else relevance(service.engine.systems[variant], done.values)
-        order = np.argsort(-done.values, kind="stable")[: body.top_n]
-        if body.texts is not None:
-            rows = [{"index": int(i), "score": float(shown[i]), **({"text": bodies[i]} if body.return_text else {})} for i in order]
-            return await _written(rows)
-        documents = body.return_documents or False
-        results = [
-            {"index": int(i), "relevance_score": float(shown[i]), **({"document": {"text": bodies[i]}} if documents else {})} for i in order
-        ]
-        meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
-        head = {"id": str(uuid.uuid4()), "object": "list", "model": body.model or service.name}
-        return await _written({**head, "results": results, "usage": _usage(done), "meta": meta})
-
-    @router.post("/score", response_model=schemas.ScoreResponse)
-    @router.post("/v1/score", response_model=schemas.ScoreResponse)
-    async def score(request: Request, body: schemas.ScoreRequest, priority: Priority = None) -> Response:
-        """The raw score of pairs. vLLM's shape."""
-        done = await scored(request, body.pairs, service.variant(body.model), priority)
-        data = [{"index": i, "object": "score", "score": float(value)} for i, value in enumerate(done.values)]
-        head = {"id": str(uuid.uuid4()), "object": "list", "model": body.model or service.name}
-        return await _written({**head, "data": data, "usage": _usage(done)})
+    _embeddings(router, service)
+    _pairs(router, service)
 
     @router.get("/v1/models", response_model=schemas.ModelList)
     async def models() -> Response:
@@ -97,6 +41,63 @@ def model_routes(service: Service) -> APIRouter:
         return await _written({"object": "list", "data": [_card(name, system, service) for name, system in named]})
 
     return router
+
+
+def _embeddings(router: APIRouter, service: Service) -> None:
+    @router.post("/v1/embeddings", response_model=schemas.EmbeddingsResponse)
+    async def embeddings(request: Request, body: schemas.EmbeddingsRequest, priority: Priority = None) -> Response:
+        """Texts, or token ids of this model's tokenizer, to unit vectors. OpenAI's shape."""
+        variant = service.variant(body.model)
+        width = service.engine.systems[variant].embedder.width
+        if body.dimensions is not None and body.dimensions > width:
+            raise Refusal(422, "too_many_dimensions", f"dimensions: this model has {width}", param="dimensions")
+        how = Asking(variant, priority == "bulk", attentive(request))
+        done = await service.engine.embed(body.texts, body.prompt, how, dims=body.dimensions)
+        service.metrics.truncated.labels("texts").inc(done.truncated)
+        rows = _vectors(done.values, body.encoding_format == "base64")
+        content = {"object": "list", "model": body.model or service.name, "data": rows, "usage": _usage(done)}
+        return await _written(content, done.values.size)
+
+
+def _pairs(router: APIRouter, service: Service) -> None:
+    async def scored(request: Request, pairs: Sequence[tuple[str, str]], variant: str, priority: str | None, cut: bool = True) -> Done:
+        done = await service.engine.score(pairs, Asking(variant, priority == "bulk", attentive(request)), cut=cut)
+        service.metrics.truncated.labels("pairs").inc(done.truncated)
+        return done
+
+    shape = schemas.RerankResponse | list[schemas.TeiRank]
+
+    @router.post("/rerank", response_model=shape)
+    @router.post("/v1/rerank", response_model=shape)
+    @router.post("/v2/rerank", response_model=shape)
+    async def rerank(request: Request, body: schemas.RerankRequest | schemas.TeiRequest, priority: Priority = None) -> Response:
+        """Documents by how well they answer a query, read together with it. Cohere's and Jina's shape, or TEI's for `texts`."""
+        variant, bodies = service.variant(body.model), body.bodies
+        done = await scored(request, [(body.query, text) for text in bodies], variant, priority, body.truncate)
+        shown = done.values if body.raw_scores else relevance(service.engine.systems[variant], done.values)
+        order = [int(i) for i in np.argsort(-done.values, kind="stable")[: body.top_n]]
+        if isinstance(body, schemas.TeiRequest):
+            return await _written([_row(i, "score", shown, {"text": bodies[i]} if body.return_text else {}) for i in order])
+        wanted = body.return_documents or False
+        results = [_row(i, "relevance_score", shown, {"document": {"text": bodies[i]}} if wanted else {}) for i in order]
+        meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+        return await _written({**_head(body.model or service.name), "results": results, "usage": _usage(done), "meta": meta})
+
+    @router.post("/score", response_model=schemas.ScoreResponse)
+    @router.post("/v1/score", response_model=schemas.ScoreResponse)
+    async def score(request: Request, body: schemas.ScoreRequest | schemas.QueriesRequest, priority: Priority = None) -> Response:
+        """The raw score of pairs. vLLM's shape."""
+        done = await scored(request, body.pairs, service.variant(body.model), priority)
+        data = [{"index": i, "object": "score", "score": float(value)} for i, value in enumerate(done.values)]
+        return await _written({**_head(body.model or service.name), "data": data, "usage": _usage(done)})
+
+
+def _row(index: int, name: str, shown: NDArray[Any], more: dict[str, Any]) -> dict[str, Any]:
+    return {"index": index, name: float(shown[index]), **more}
+
+
+def _head(model: str) -> dict[str, str]:
+    return {"id": str(uuid.uuid4()), "object": "list", "model": model}
 
 
 def _vectors(vector_ND: NDArray[np.float32], as_base64: bool) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What goes in and comes out of every route: the shapes of OpenAI, Cohere, Jina, vLLM and TEI, and our own for search.
+"""What goes in and comes out of every route: the shapes of OpenAI, Cohere, Jina, vLLM and TEI.
 
 Options that a client of another server sends and that mean nothing here are passed over; what it asks for and cannot have is refused.
 """
@@ -10,14 +10,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
-    StrictFloat,
-    StrictInt,
     StringConstraints,
     WithJsonSchema,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -25,6 +23,14 @@ TEXT_CHARACTERS = 200_000
 """Of one text. More than any model reads, and cut long before it is tokenised."""
 MOST_TEXTS, MOST_DOCUMENTS, MOST_IDS = 2048, 1000, 8192
 QUERY_CHARACTERS = 8192
+
+
+def _whole(number: object) -> object:
+    """JSON has one kind of number: 9.0 is a whole one."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
 
 
 def _clean(text: str) -> str:
@@ -54,7 +60,7 @@ Question: TypeAlias = Annotated[
     AfterValidator(_asked),
     _schema(QUERY_CHARACTERS, NOT_EMPTY, 1),
 ]
-TokenIds: TypeAlias = Annotated[list[Annotated[StrictInt, Field(ge=0, lt=1 << 31)]], Field(min_length=1, max_length=MOST_IDS)]
+TokenIds: TypeAlias = Annotated[list[Annotated[Whole, Field(ge=0, lt=1 << 31)]], Field(min_length=1, max_length=MOST_IDS)]
 Input: TypeAlias = (
     Filled
     | Annotated[list[Filled], Field(min_length=1, max_length=MOST_TEXTS)]
@@ -84,7 +90,7 @@ class EmbeddingsRequest(Shape):
     input: Input
     model: ModelName = None
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    dimensions: Annotated[Whole, Field(ge=1, le=1 << 20)] | None = None
     input_type: Literal["query", "document", "search_query", "search_document"] | None = Field(
         None, description="Which prompt, and which experts where the model tells queries from documents; none: a plain text."
     )
@@ -127,29 +133,41 @@ class TextDocument(Shape):
     text: Text
 
 
-class RerankRequest(Shape):
-    """Cohere's and Jina's with `documents`, TEI's with `texts`: the answer has the shape of whoever asks."""
+class Ranking(Shape):
+    """What both forms of reranking have in common."""
 
     query: Question
-    documents: Annotated[list[Text | TextDocument], Field(min_length=1, max_length=MOST_DOCUMENTS)] | None = None
-    texts: Annotated[list[Text], Field(min_length=1, max_length=MOST_DOCUMENTS)] | None = None
     model: ModelName = None
-    top_n: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
-    return_documents: StrictBool | None = None
-    return_text: StrictBool = False
+    top_n: Annotated[Whole, Field(ge=1, le=1 << 31)] | None = None
     raw_scores: StrictBool = Field(False, description="The model's own scores instead of numbers between 0 and 1. Their order is the same.")
     truncate: StrictBool = Field(True, description="With `false`, a pair that is longer than the model reads is refused (TEI).")
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> RerankRequest:
-        if (self.documents is None) == (self.texts is None):
-            raise ValueError("give either documents or texts")
-        return self
 
     @property
     def bodies(self) -> list[str]:
         """The documents' texts."""
-        return [each if isinstance(each, str) else each.text for each in self.documents or self.texts or []]
+        raise NotImplementedError
+
+
+class RerankRequest(Ranking):
+    """Cohere's and Jina's."""
+
+    documents: Annotated[list[Text | TextDocument], Field(min_length=1, max_length=MOST_DOCUMENTS)]
+    return_documents: StrictBool | None = None
+
+    @property
+    def bodies(self) -> list[str]:
+        return [each if isinstance(each, str) else each.text for each in self.documents]
+
+
+class TeiRequest(Ranking):
+    """TEI's; the answer has TEI's form too. With `documents` beside `texts`, it is the other form."""
+
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MOST_DOCUMENTS)]
+    return_text: StrictBool = False
+
+    @property
+    def bodies(self) -> list[str]:
+        return self.texts
 
 
 class RerankedDocument(BaseModel):
@@ -188,36 +206,46 @@ class TeiRank(BaseModel):
 Side: TypeAlias = Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_DOCUMENTS)]
 
 
-class ScoreRequest(Shape):
-    """vLLM's: two texts or lists under either pair of names; one text goes with each of many."""
+class Scoring(Shape):
+    """What both forms of scoring have in common."""
 
-    text_1: Side | None = None
-    text_2: Side | None = None
-    queries: Side | None = None
-    documents: Side | None = None
     model: ModelName = None
 
-    @model_validator(mode="after")
-    def _two_sides(self) -> ScoreRequest:
-        both = (self.text_1 is not None and self.text_2 is not None), (self.queries is not None and self.documents is not None)
-        if sum(both) != 1:
-            raise ValueError("give either text_1 and text_2, or queries and documents")
-        left, right = self._sides
-        if len(left) != len(right) and 1 not in (len(left), len(right)):
-            raise ValueError(f"{len(left)} and {len(right)} texts: give as many of each, or one")
-        return self
-
     @property
-    def _sides(self) -> tuple[list[str], list[str]]:
-        left, right = (self.text_1, self.text_2) if self.text_1 is not None else (self.queries, self.documents)
-        return ([left] if isinstance(left, str) else left or []), ([right] if isinstance(right, str) else right or [])
+    def sides(self) -> tuple[Side, Side]:
+        """Both as they were given."""
+        raise NotImplementedError
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Query and document of each pair."""
-        left, right = self._sides
+        """Query and document of each pair. Raises ValueError where the numbers do not fit."""
+        left, right = ([side] if isinstance(side, str) else side for side in self.sides)
+        if len(left) != len(right) and 1 not in (len(left), len(right)):
+            raise ValueError(f"{len(left)} and {len(right)} texts: give as many of each, or one")
         size = max(len(left), len(right))
         return list(zip(left * (size // len(left)), right * (size // len(right)), strict=True))
+
+
+class ScoreRequest(Scoring):
+    """vLLM's: one text goes with each of many."""
+
+    text_1: Side
+    text_2: Side
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.text_1, self.text_2
+
+
+class QueriesRequest(Scoring):
+    """vLLM's other form."""
+
+    queries: Side
+    documents: Side
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.queries, self.documents
 
 
 class Score(BaseModel):
@@ -258,122 +286,6 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
-
-
-Value: TypeAlias = str | StrictInt | StrictFloat | StrictBool
-Where: TypeAlias = Annotated[
-    dict[Annotated[str, StringConstraints(min_length=1, max_length=200)], Value | Annotated[list[Value], Field(max_length=100)]],
-    Field(max_length=20),
-]
-
-
-class Asked(Shape):
-    """What a search and an answer have in common."""
-
-    depth: Annotated[int, Field(ge=1, le=MOST_DOCUMENTS)] = Field(20, description="How many of the first stage's passages are reranked.")
-    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
-    where: Where | None = Field(None, description="Conditions on metadata: each key must have the value, or one of the values.")
-    rerank: StrictBool = True
-    explain: StrictBool = Field(False, description="Adds what the routers decide, layer by layer, for the query and each pair.")
-    model: ModelName = None
-
-
-class SearchRequest(Asked):
-    """A question to the index."""
-
-    query: Question
-    top_k: Annotated[int, Field(ge=1, le=100)] = 10
-
-
-class AnswerRequest(Asked):
-    """A question to be answered from the index."""
-
-    question: Question
-    top_k: Annotated[int, Field(ge=1, le=100)] = 10
-    read: Annotated[int, Field(ge=1, le=20)] = Field(5, description="How many of the best passages are read for the answer.")
-
-
-Routing: TypeAlias = dict[str, dict[str, float]]
-
-
-class SearchHit(BaseModel):
-    """One passage. Ranks count from 1."""
-
-    rank: int
-    score: float
-    id: str
-    document: str
-    title: str
-    text: str
-    source: str
-    metadata: dict[str, Any]
-    first_rank: int
-    first_score: float
-    dense_rank: int | None = None
-    dense_score: float | None = None
-    lexical_rank: int | None = None
-    lexical_score: float | None = None
-    rerank_score: float | None = None
-    routing: Routing | None = None
-
-
-class SearchResponse(BaseModel):
-    """What was found, before and after reranking, and how long each step took."""
-
-    object: Literal["search"] = "search"
-    model: str
-    query: str
-    mode: str
-    hits: list[SearchHit]
-    first: list[SearchHit] = Field(description="The first stage's best, in its own order.")
-    candidates: int
-    seconds: dict[str, float]
-    routing: Routing | None = None
-
-
-class Citation(BaseModel):
-    """Where an answer stands: characters `start` to `end` of a passage's text."""
-
-    number: int
-    id: str
-    document: str
-    title: str
-    source: str
-    start: int
-    end: int
-    quote: str
-    sentence: tuple[int, int] = Field(description="The sentence around it.")
-    context: str
-
-
-class OtherAnswer(BaseModel):
-    """One that had less support."""
-
-    text: str
-    score: float
-    id: str
-
-
-class AnswerResponse(BaseModel):
-    """An answer, or an empty text where nothing that was found supports one."""
-
-    object: Literal["answer"] = "answer"
-    model: str
-    question: str
-    text: str
-    supported: bool
-    score: float | None
-    threshold: float
-    reader: str
-    read: int
-    citations: list[Citation]
-    others: list[OtherAnswer]
-    mode: str
-    hits: list[SearchHit]
-    first: list[SearchHit]
-    candidates: int
-    seconds: dict[str, float]
-    routing: Routing | None = None
 
 
 class Health(BaseModel):

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from twofold.search.answers import Answer
 from twofold.search.pipeline import Found
-from twofold.serve import schemas
+from twofold.serve import search_schemas as schemas
 from twofold.serve.engine import Blocking
 from twofold.serve.library import Question
 from twofold.serve.refusals import Refusal

@@ -61,6 +61,7 @@ def forest(bars: Sequence[Bar], axis: str, margin: float | None = None) -> str:
     for place, entry in enumerate(rows):
         y = 20 + ROW * place
         if isinstance(entry, str):
+            parts.append(f'<rect class="paper" x="0" y="{y - 10}" width="{WIDTH}" height="{ROW - 3}"/>')
             parts.append(f'<text class="group" x="4" y="{y + 4}">{escape(entry)}</text>')
             continue
         bar = bars[entry]
@@ -120,7 +121,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float, str]]], x_axis: str,
             f'<circle cx="{at(x, y)[0]:.1f}" cy="{at(x, y)[1]:.1f}" r="4.5" fill="{colour}"><title>{escape(title)}</title></circle>'
             for x, y, title in each
         )
-        label = f'<text x="{WIDTH - 210}" y="{24 + 18 * place}" fill="{colour}" class="key">{escape(name)}</text>'
+        label = f'<text x="{WIDTH - 210}" y="{24 + 18 * place}" class="key" style="fill:{colour}">{escape(name)}</text>'
         line = f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
         parts.append(f'<g class="mark"><title>{escape(name)}</title>{line}{marks}{label}</g>')
     return _svg(height, parts)
@@ -212,7 +213,7 @@ def _legend(groups: Sequence[str], height: int) -> list[str]:
 def _svg(height: int, parts: Sequence[str]) -> str:
     style = (
         "<style>text{font:12px system-ui,sans-serif;fill:currentColor}.group{font-weight:600}.grid{stroke:currentColor;stroke-opacity:.12}"
-        ".zero{stroke:currentColor;stroke-opacity:.6}.band{fill:currentColor;fill-opacity:.07}.hit{fill:transparent}"
+        ".zero{stroke:currentColor;stroke-opacity:.6}.band{fill:currentColor;fill-opacity:.07}.hit{fill:transparent}.paper{fill:var(--paper,Canvas)}"
         ".mark:hover .hit{fill:currentColor;fill-opacity:.06}.mark:hover circle{stroke:currentColor}.key{font-weight:600}</style>"
     )
     body = "".join(parts)
