@@ -53,7 +53,7 @@ def read_log(path: Path) -> tuple[list[Change], Change | None]:
 
 
 def report(name: str, doc: str | None, scoreboard: Sequence[tuple[str, Any]], to: Path | None, **figures: Any) -> dict[str, Any]:
-    """Prints a result as JSON and writes it where asked."""
+    """A result, written as JSON where asked."""
     content = {
         "scoreboard": [{"id": id, "value": value} for id, value in scoreboard],
         "kind": "reliability",
@@ -63,9 +63,7 @@ def report(name: str, doc: str | None, scoreboard: Sequence[tuple[str, Any]], to
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "environment": provenance.environment(),
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    print(text)
     if to is not None:
         to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_text(text + "\n", encoding="utf-8")
+        to.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return content

@@ -27,7 +27,7 @@ from bench._report import report
 from twofold.backbone.memory import keep_freed_memory
 from twofold.data.sources import open_dataset
 from twofold.evaluate.measures import mean, per_query
-from twofold.search.index import Index, load_reader, open_or_make, writing
+from twofold.search.index import Index, load_reader, open_or_make, read_settings, writing
 from twofold.search.indexing import bring_up_to_date
 from twofold.search.pipeline import Mode, Pipeline
 from twofold.search.sources import open_origin
@@ -172,21 +172,17 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         begun = time.process_time()
         index_once(folder / "index", folder / "again", chosen.documents, chosen.model, chosen.precision)
         again = acknowledged(folder / "again")[1][-1]["report"]
-        made |= {
-            "again": {
-                **{key: again[key] for key in ("added", "changed", "unchanged", "deleted")},
-                "cpu_s": round(time.process_time() - begun, 1),
-            }
-        }
+        counts = {key: again[key] for key in ("added", "changed", "unchanged", "deleted")}
+        made |= {"again": {**counts, "cpu_s": round(time.process_time() - begun, 1)}}
         made |= {"megabytes": size_of(folder / "index"), "peak_megabytes": acknowledged(folder / "log")[1][-1]["peak_megabytes"]}
         searched = asked(folder / "index", chosen)
-    settings = {
-        "documents": chosen.documents,
-        "model": chosen.model,
-        "precision": chosen.precision or "the model's own",
-        "kills": chosen.kills,
-    }
-    return report(f"index_{Path(chosen.documents).name}", __doc__, [], chosen.to, indexing=made, searching=searched, settings=settings)
+        made_with = read_settings(folder / "index")
+    settings = {"documents": Path(chosen.documents).name, "model": Path(chosen.model).name, **made_with.identity, "kills": chosen.kills}
+    settings |= {"passage_tokens": made_with.size, "overlap": made_with.overlap}
+    name = f"index_{Path(chosen.documents).name}"
+    content = report(name, __doc__, [], chosen.to, indexing=made, searching=searched, settings=settings)
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+    return content
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ same as before.
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import os
 import random
 import signal
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +35,7 @@ from twofold.errors import TwofoldError
 from twofold.search.stores import Store
 
 ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("kills", "damage", "against_a_dict")
 WIDTH = 64
 DOCUMENTS = 400
 """Names that random documents have."""
@@ -40,6 +44,11 @@ DOCUMENTS = 400
 def opened(store: str, folder: Path, width: int = WIDTH) -> Store:
     made: Store = plugins.build_plugin("search/stores", store, {}, folder=folder, width=width)
     return made
+
+
+def word_of(digest: str) -> str:
+    """A word that only the passages of one change have."""
+    return f"w{digest.replace('-', 'x')}"
 
 
 def write(store: Store, log: Path, seed: int) -> None:
@@ -54,7 +63,7 @@ def write(store: Store, log: Path, seed: int) -> None:
             sizes = {name: draw.randint(1, 6) for name in names} if kind == "put" else {}
             write_line(file, Change(number, digest, sizes, names if kind == "remove" else []), done=False)
             if kind == "put":
-                rows = [row for name in names for row in passages(name, sizes[name], digest=digest)]
+                rows = [row for name in names for row in passages(name, sizes[name], word_of(digest), digest)]
                 store.upsert(rows, vectors(len(rows), number, WIDTH), new=there.isdisjoint(names))
                 there |= set(names)
             elif kind == "remove":
@@ -63,6 +72,58 @@ def write(store: Store, log: Path, seed: int) -> None:
             else:
                 store.optimize()
             write_line(file, Change(number, digest, sizes, names if kind == "remove" else []), done=True)
+
+
+class Nursery:
+    """A process that has loaded the libraries, opened nothing, and forks writers: loading takes longer than a writer lives."""
+
+    def __init__(self, store: str) -> None:
+        command = [sys.executable, "-m", "bench.index_kill", "--nursery", store]
+        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def writer(self, place: Path, log: Path, seed: int) -> int:
+        """Starts a writer, and waits until it has begun its first change. Its process id."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(place, log, seed, sep="\t", file=self.process.stdin, flush=True)
+        writer = int(self.process.stdout.readline())
+        for _ in range(30_000):
+            if log.exists():
+                return writer
+            os.kill(writer, 0)  # raises where it ended by itself
+            time.sleep(0.01)
+        raise SystemExit(f"writer {writer} has written nothing in five minutes")
+
+    def kill(self, writer: int) -> None:
+        """Kills it and waits until it is gone."""
+        os.kill(writer, signal.SIGKILL)
+        while True:
+            try:
+                os.kill(writer, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+def nursery(store: str) -> None:
+    """What a `Nursery` runs."""
+    plugins.load("search/stores", store)
+    if store == "lancedb":
+        importlib.import_module("lancedb.index")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are not kept
+    for line in sys.stdin:
+        place, log, seed = line.rstrip("\n").split("\t")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # forking is said to be experimental
+            child = os.fork()
+        if child == 0:
+            write(opened(store, Path(place)), Path(log), int(seed))
+        print(child, flush=True)
 
 
 def compare(store: Store, expected: dict[str, tuple[str, int]], open_change: Change | None) -> tuple[list[str], dict[str, tuple[str, int]]]:
@@ -82,10 +143,10 @@ def compare(store: Store, expected: dict[str, tuple[str, int]], open_change: Cha
     if holds not in (before, after):
         differ = [name for name in {**holds, **after, **before} if holds.get(name) not in (before.get(name), after.get(name))]
         wrong.append(f"lost or half written: {differ[:5] or 'a change that was neither done nor undone'}")
-    for row in found[:: max(1, len(found) // 20)]:
-        hits = {match.passage.id for match in store.lexical(row.text, len(found))}
-        if row.id not in hits:
-            wrong.append(f"{row.id}: not found by its words")
+    for digest in sorted({row.digest for row in found}, key=lambda digest: [int(part) for part in digest.split("-")])[-3:]:
+        hits = {match.passage.id for match in store.lexical(word_of(digest), len(found))}
+        if hits != {row.id for row in found if row.digest == digest}:
+            wrong.append(f"{digest}: by its word, {len(hits)} passages are found")
     return wrong, holds
 
 
@@ -95,18 +156,12 @@ def kill(store: str, rounds: int, longest: float, folder: Path, seed: int = 0) -
     place, log = folder / "index", folder / "log"
     expected: dict[str, tuple[str, int]] = {}
     good, complaints, acknowledged, under_way = 0, list[str](), 0, Counter[str]()
+    nursery = Nursery(store)
     for number in range(rounds):
         log.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "bench.index_kill", "--child", store, str(place), str(log), str(seed * 1000 + number)]
-        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-        writer = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths})
-        while not log.exists():
-            if writer.poll() is not None:
-                raise SystemExit(f"the writer ended by itself with {writer.returncode}")
-            time.sleep(0.01)
+        writer = nursery.writer(place, log, seed * 1000 + number)
         time.sleep(draw.uniform(0, longest))
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
+        nursery.kill(writer)
         done, open_change = read_log(log)
         acknowledged += len(done)
         for change in done:
@@ -124,6 +179,7 @@ def kill(store: str, rounds: int, longest: float, folder: Path, seed: int = 0) -
             f"{store}: kill {number + 1}/{rounds}, {len(done)} changes acknowledged, {len(expected)} documents, {wrong or 'all there'}",
             file=sys.stderr,
         )
+    nursery.close()
     counts = {"kills": rounds, "reopened_whole": good, "changes_acknowledged": acknowledged, "killed_during": dict(under_way)}
     return {**counts, "documents_at_the_end": len(expected), "complaints": complaints[:20]}
 
@@ -135,7 +191,8 @@ def agree(store: str, operations: int, folder: Path) -> dict[str, Any]:
     done, sequence = 0, 0
     while done < operations:
         place = folder / f"sequence-{sequence}"
-        done += operate(lambda at: opened(store, at, 8), place, examples=10, steps=50, begin=sequence)
+        examples, steps = (10, 50) if operations > 1000 else (2, 20)
+        done += operate(lambda at: opened(store, at, 8), place, examples, steps, begin=sequence)
         sequence += 1
         print(f"{store}: {done} operations", file=sys.stderr)
     return {"operations": done, "differences": 0}
@@ -208,9 +265,9 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments[:1] == ["--child"]:
-        _, store, place, log, seed = arguments
-        write(opened(store, Path(place)), Path(log), int(seed))
+    if arguments[:1] == ["--nursery"]:
+        nursery(arguments[1])
+        return {}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, help="also write the result here: results/bench/index_kill.json")
     parser.add_argument("--kills", type=int, default=200)
@@ -218,20 +275,34 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--operations", type=int, default=20_000)
     parser.add_argument("--mutations", type=int, default=3_000)
     parser.add_argument("--store", default="lancedb")
+    parser.add_argument("--only", action="append", default=[], choices=PARTS, help="this part; the others stay as they are in --to")
     parser.add_argument("--quick", action="store_true", help="a few of each, to see that it runs")
     chosen = parser.parse_args(arguments)
     kills, operations, mutations = (2, 40, 20) if chosen.quick else (chosen.kills, chosen.operations, chosen.mutations)
+    there = json.loads(chosen.to.read_text(encoding="utf-8")) if chosen.to is not None and chosen.to.is_file() else {}
+    found: dict[str, Any] = {name: there[name] for name in PARTS if name in there and name not in chosen.only} if chosen.only else {}
     with tempfile.TemporaryDirectory(prefix="index-kill-") as temporary:
         folder = Path(temporary)
-        found = {
-            "kills": kill(chosen.store, kills, chosen.longest, folder),
-            "against_a_dict": agree(chosen.store, operations, folder),
-            "damage": damage(chosen.store, mutations, folder),
+        parts = {
+            "kills": lambda: kill(chosen.store, kills, chosen.longest, folder),
+            "damage": lambda: damage(chosen.store, mutations, folder),
+            "against_a_dict": lambda: agree(chosen.store, operations, folder),
         }
-    share = found["kills"]["reopened_whole"] / max(1, kills)
-    score = {"reopened": share, "differences": found["against_a_dict"]["differences"]}
-    figures = {"store": chosen.store, **found, "settings": {"longest": chosen.longest, "quick": chosen.quick}}
-    return report("index_kill", __doc__, [] if chosen.quick else [("T4", score)], chosen.to, **figures)
+        for name in chosen.only or PARTS:
+            found[name] = parts[name]()
+            content = told(found, chosen)
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+    return content
+
+
+def told(found: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
+    """The result so far, written after every part, since all of them take a while; the scoreboard reads what has all parts."""
+    settings = {"longest": chosen.longest, "quick": chosen.quick}
+    scores: list[tuple[str, Any]] = []
+    if set(PARTS) <= found.keys() and not chosen.quick:
+        share = found["kills"]["reopened_whole"] / found["kills"]["kills"]
+        scores.append(("T4", {"reopened": share, "differences": found["against_a_dict"]["differences"]}))
+    return report("index_kill", __doc__, scores, chosen.to, store=chosen.store, **found, settings=settings)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,12 @@ from twofold.probes import Report, probe
 PROBES = plugins.names("probes")
 PLAN = LayerPlan(tuple(Expert(name, 2) for name in ("embedding", "reranking", "shared")), router="soft")
 GIVEN: dict[str, Any] = {"split": "train", "queries": 24}
-QUICK: dict[str, dict[str, Any]] = {"conflict": {"batch": 3}, "affinity": {"batch": 3}, "routing": {"permutations": 3}, "content": {"controls": 1}}
+QUICK: dict[str, dict[str, Any]] = {
+    "conflict": {"batch": 3},
+    "affinity": {"batch": 3},
+    "routing": {"permutations": 3},
+    "content": {"controls": 1},
+}
 """What makes a probe small enough for tiny data."""
 
 
@@ -45,7 +50,9 @@ def reports(system: System, dataset: Dataset, tmp_path_factory: pytest.TempPathF
         for name in PROBES:
             said: list[str] = []
             before, model = state(system), system.embedder
-            report = probe(name, system, dataset, QUICK.get(name, {}), **GIVEN, progress=lambda what, done, total, said=said: said.append(what))
+            report = probe(
+                name, system, dataset, QUICK.get(name, {}), **GIVEN, progress=lambda what, done, total, said=said: said.append(what)
+            )
             after = state(system)
             same = before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
             found[name] = (report, said, same and not model.training and model.truncated == {"texts": 0, "pairs": 0})
@@ -113,4 +120,3 @@ def test_two_specialists_or_no_experts_are_looked_at_or_refused_in_words(name: s
             assert len(str(error)) > 20
         else:
             assert report["facts"]
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_angles_are_scipys_and_orthogonal_spaces_are_at_ninety_degrees() -> None
 def test_random_spaces_overlap_by_rank_over_width() -> None:
     draw = torch.Generator().manual_seed(1)
     drawn = [torch.linalg.qr(torch.randn(64, 4, generator=draw, dtype=torch.float64))[0] for _ in range(200)]
-    values = [overlap(a, b) or 0.0 for a, b in zip(drawn, drawn[1:], strict=False)]
+    values = [overlap(a, b) or 0.0 for a, b in itertools.pairwise(drawn)]
     assert sum(values) / len(values) == pytest.approx(4 / 64, rel=0.1)
 
 

@@ -28,7 +28,12 @@ def test_the_relevant_are_there_and_never_among_bm25s(dataset: Dataset) -> None:
 
 def test_a_perfect_score_is_one(dataset: Dataset, make: MakeSystem) -> None:
     arena, system = Arena.of(dataset, "train", 5, 3), make()
-    relevant = {(arena.dataset.texts[q], arena.dataset.corpus.document(d).body) for q, row in arena.dataset.qrels("train").items() for d in row if row[d]}
+    relevant = {
+        (arena.dataset.texts[q], arena.dataset.corpus.document(d).body)
+        for q, row in arena.dataset.qrels("train").items()
+        for d in row
+        if row[d]
+    }
     system.score = lambda pairs: np.array([float(pair in relevant) for pair in pairs], dtype=np.float32)  # type: ignore[method-assign]
     assert arena.score(system, "rerank").tolist() == [1.0] * 5
     assert 0 < arena.score(system, "retrieve").mean() <= 1

@@ -26,7 +26,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, system: Any, directions: dict[str, fl
         def step(examples: Any, context: Any) -> StepResult:
             draw = torch.Generator().manual_seed(sum(map(ord, "".join(e.query_id for e in examples))))
             parts = [
-                (p * (directions[name] * c + noise * torch.randn(p.shape, generator=draw))).sum() for p, c in zip(parameters, common, strict=True)
+                (p * (directions[name] * c + noise * torch.randn(p.shape, generator=draw))).sum()
+                for p, c in zip(parameters, common, strict=True)
             ]
             loss = torch.stack(parts).sum()
             context.backward(loss)
@@ -85,7 +86,7 @@ def test_groups_are_gradients_side_by_side() -> None:
 
 
 def test_the_interval_covers_the_truth() -> None:
-    """Of fifty experiments with a known cosine, about nineteen of twenty intervals hold it (twelve batches; a bootstrap is a little narrow)."""
+    """Of fifty experiments with a known cosine, about nineteen of twenty intervals hold it (a bootstrap of twelve is a little narrow)."""
     draw, inside = np.random.default_rng(1), 0
     for i in range(50):
         common = draw.normal(size=400)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,7 +19,9 @@ from twofold.records import Labelled
 LABELS = LabelledDataset("moods", {"train": tuple(Labelled(f"moods/{i}", f"bc de {i}", "ab"[i % 2]) for i in range(12))})
 
 
-def made(system: System, dataset: Dataset, batch: int = 3, tasks: tuple[str, ...] = (), beside: tuple[LabelledDataset, ...] = ()) -> Learners:
+def made(
+    system: System, dataset: Dataset, batch: int = 3, tasks: tuple[str, ...] = (), beside: tuple[LabelledDataset, ...] = ()
+) -> Learners:
     return learners(system, dataset, beside, "train", 24, batch, tasks, 0, 0, [])
 
 
@@ -38,6 +42,19 @@ def test_labels_are_another_tasks_data(make: MakeSystem, dataset: Dataset) -> No
     assert made(system, dataset, beside=(LABELS,), tasks=("retrieve", "classify")).tasks == ("retrieve", "classify")
     with pytest.raises(ConfigError, match="did you mean 'rerank'"):
         made(system, dataset, tasks=("reran",))
+
+
+def test_answers_are_learnt_where_there_are_some(make: MakeSystem, dataset: Dataset) -> None:
+    system, notes = make(answer={}), list[str]()
+    dumb = replace(dataset, answers={})
+    assert learners(system, dumb, (), "train", 24, 3, (), 0, 0, notes).tasks == ("retrieve", "rerank")
+    assert any("no answers" in note for note in notes)
+    words = {query: (dataset.corpus.document(next(iter(row))).text.split()[0],) for query, row in dataset.qrels("train").items()}
+    one = made(system, replace(dataset, answers=words), batch=2)
+    assert one.tasks == ("retrieve", "rerank", "answer")
+    parameters = {name: parameter for name, (_, parameter) in shared_parameters(system.embedder).items()}
+    with learning(system.embedder, list(parameters.values())):
+        assert gradient(one, "answer", 0, parameters)
 
 
 def test_what_cannot_be_compared_is_refused(make: MakeSystem, dataset: Dataset) -> None:

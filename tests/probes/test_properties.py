@@ -43,7 +43,13 @@ def test_overlap_counts_different_terms() -> None:
 
 @pytest.mark.parametrize(
     ("text", "names"),
-    [("The fox met Anna.", 1 / 4), ("nothing here", 0), ("It hit NASA. The p53 protein, too", 2 / 7), ("", 0), ("Words. Begin sentences", 0)],
+    [
+        ("The fox met Anna.", 1 / 4),
+        ("nothing here", 0),
+        ("It hit NASA. The p53 protein, too", 2 / 7),
+        ("", 0),
+        ("Words. Begin sentences", 0),
+    ],
 )
 def test_entities_are_words_that_look_like_names(text: str, names: float) -> None:
     assert entities(text) == pytest.approx(names)
@@ -76,4 +82,6 @@ def test_every_property_has_a_value_for_every_input() -> None:
     shared, missing = idf("red", frequency, total) + idf("fox", frequency, total), idf("what", frequency, total)
     assert pairs["idf"] == pytest.approx([shared / (shared + missing), 0])
     texts = properties_of_texts(["the red fox", ""], [5, 2], frequency, total)
-    assert texts["idf"][1] == 0 and float(texts["idf"][0]) == pytest.approx((idf("red", frequency, total) + idf("fox", frequency, total)) / 2)
+    assert texts["idf"][1] == 0 and float(texts["idf"][0]) == pytest.approx(
+        (idf("red", frequency, total) + idf("fox", frequency, total)) / 2
+    )

@@ -12,8 +12,8 @@ import torch
 
 from tests.probes.conftest import NAMES, SOFT, MakeSystem
 from tests.tiny_trial import tiny_config, write_beir
-from twofold.core.inject import LayerPlan
 from twofold.core.inject import Expert as Spec
+from twofold.core.inject import LayerPlan
 from twofold.data.sources import Dataset, open_dataset
 from twofold.errors import ConfigError
 from twofold.model.folder import load_system

@@ -167,7 +167,7 @@ def _condition(pair: str) -> str:
 def _print_hit(hit: Any, explain: bool) -> None:
     moved = hit.first_rank - hit.rank
     arrow = f"↑{moved}" if moved > 0 else f"↓{-moved}" if moved < 0 else "="
-    heading = f"{hit.rank:2}. {hit.title or hit.document}  {hit.source}"
+    heading = f"{hit.rank:2}. " + "  ".join(part for part in (hit.title, hit.source or hit.document) if part)
     out.print(heading, style="bold", markup=False, highlight=False)
     scores = [f"score {hit.score:.3f}", f"first stage {hit.first_rank} ({hit.first_score:.4f}) {arrow}"]
     scores += [] if hit.rerank_score is None else [f"pair {hit.rerank_score:.3f}"]

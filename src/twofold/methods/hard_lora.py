@@ -15,10 +15,18 @@ from twofold.tasks import kind_of
 
 
 def build(
-    *, tasks: tuple[str, ...], rank: int = 12, sides: bool = False, shared: int = 0, alpha: float | None = None, targets: str = ".*"
+    *,
+    tasks: tuple[str, ...],
+    rank: int = 12,
+    sides: bool = False,
+    shared: int = 0,
+    frozen: tuple[str, ...] = (),
+    alpha: float | None = None,
+    targets: str = ".*",
 ) -> Method:
     """`rank` of each LoRA (12 + 12, or 8 + 8 + 8 with `sides`, match a total of 24; 24 matches an active rank of 24); `sides`: whether
-    retrieval has one for queries and one for passages; `shared`: rank of an expert that all tasks add (0: none)."""
+    retrieval has one for queries and one for passages; `shared`: rank of an expert that all tasks add (0: none); `frozen`: experts that
+    stay as they start, which is at nothing, so that a task of theirs learns by the others alone."""
     experts: list[Expert] = []
     sees: dict[str, tuple[str, ...]] = {}
     options: dict[str, dict[str, Any]] = {}
@@ -32,5 +40,9 @@ def build(
         sees |= {task: (*own.values(), *common), **{passes: (name, *common) for passes, name in own.items()}}
     experts += [Expert(name, shared, alpha) for name in common]
     plan = LayerPlan(tuple(experts), sees=sees, targets=targets, router="by_task")
-    stage = Stage("joint", tasks, ("expert:*", *HEADS))
+    names = [expert.name for expert in experts]
+    if strangers := set(frozen) - set(names):
+        raise ValueError(f"hard_lora: frozen {sorted(strangers)}, but the experts are {names}")
+    trains = tuple(f"expert:{name}" for name in names if name not in frozen) if frozen else ("expert:*",)
+    stage = Stage("joint", tasks, (*trains, *HEADS))
     return Method("hard_lora", (Member("unified", tasks, (stage,), plan, options=options),))

@@ -24,7 +24,7 @@ from twofold.model.unified import UnifiedModel
 from twofold.nearest import unknown
 from twofold.probes import AnyDataset
 from twofold.probes._looking import layers_of
-from twofold.probes._material import chosen, label_tasks, tokens_of
+from twofold.probes._material import chosen, label_tasks, split_of, tokens_of
 from twofold.records import Example
 from twofold.tasks import Encoder, StepContext, Task, kind_of, reads, variant_of
 
@@ -104,11 +104,13 @@ def learners(
         sources = {task: (source, i, len(ranking)) for i, task in enumerate(ranking)}
     for task, data in kinds.items():
         if isinstance(data, LabelledDataset):
-            sources[task] = (LabelledSet(data, split if split in data.splits else data.splits[0]), 0, 1)
+            sources[task] = (LabelledSet(data, split_of(data, split, notes)), 0, 1)
     rounds = min(min(queries, len(source)) // (batch * among) for source, _, among in sources.values())
     if rounds < 2:
         sizes = {task: len(source) for task, (source, _, _) in sources.items()}
-        raise ConfigError(f"{sizes} queries and texts of {split}, of which {queries} at most: fewer than two batches of {batch} for each task")
+        raise ConfigError(
+            f"{sizes} queries and texts of {split}, of which {queries} at most: fewer than two batches of {batch} for each task"
+        )
     found = {task: [_batch(task, *sources[task], i, batch, seed) for i in range(rounds)] for task in kinds}
     notes.append(f"{rounds} batches of {batch} for each of {', '.join(kinds)} from {split}")
     return Learners(model, found, length)
@@ -124,7 +126,9 @@ def _data_of(model: UnifiedModel, dataset: Dataset, beside: Sequence[AnyDataset]
     """Task → the dataset that it may learn from here."""
     found: dict[str, AnyDataset] = {}
     for task in model.tasks:
-        if reads(task) is Example and (kind_of(task) not in ("retrieve", "rerank") or variant_of(task) == variant):
+        if kind_of(task) == "answer" and not dataset.answers:
+            notes.append(f"{dataset.name} has no answers to learn from, so {task} is left out")
+        elif reads(task) is Example and (kind_of(task) not in ("retrieve", "rerank") or variant_of(task) == variant):
             found[task] = dataset
     for one in beside:
         if isinstance(one, LabelledDataset):
@@ -177,7 +181,7 @@ def learning(model: UnifiedModel, parameters: Sequence[nn.Parameter]) -> Iterato
 
 def gradient(one: Learners, task: str, number: int, parameters: Mapping[str, nn.Parameter]) -> Gradients:
     """The gradient of a task's loss on one of its batches; a parameter that it does not use is not there. Inside `learning`."""
-    one.step(task, number, lambda loss: loss.backward())  # type: ignore[no-untyped-call]
+    one.step(task, number, lambda loss: loss.backward())
     found = {name: parameter.grad.detach().flatten() for name, parameter in parameters.items() if parameter.grad is not None}
     for parameter in parameters.values():
         parameter.grad = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,15 @@ Floats = NDArray[np.float64]
 RESAMPLES, LEVEL, DIGITS = 1000, 0.95, 6
 
 
-def rounded(value: float | np.floating[object] | None, digits: int = DIGITS) -> float | None:
+def rounded(value: float | None, digits: int = DIGITS) -> float | None:
     """A plain number; None for what is none: JSON has no NaN."""
     return None if value is None or not math.isfinite(value) else round(float(value), digits)
+
+
+def mean_of(values: Iterable[object]) -> float | None:
+    """The mean of those that are numbers; None where none is."""
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return rounded(float(np.mean(known))) if known else None
 
 
 def percent(part: float, whole: float) -> int | None:

@@ -129,8 +129,9 @@ def keys(texts: Sequence[str], fewest: int = 3) -> list[str]:
     """Each text's word type for a control task: the rarest of its terms that at least so many of the texts have, else its rarest."""
     own = [sorted(set(terms(text))) or [""] for text in texts]
     counts = Counter(term for each in own for term in each)
-    found = []
-    for each in own:
-        recurring = [term for term in each if counts[term] >= fewest]
-        found.append(min(recurring, key=lambda term: (counts[term], term)) if recurring else max(each, key=lambda term: (counts[term], term)))
-    return found
+
+    def rarest(each: Sequence[str]) -> str:
+        return min(each, key=lambda term: (counts[term], term))
+
+    recurring = [[term for term in each if counts[term] >= fewest] for each in own]
+    return [rarest(often or each) for often, each in zip(recurring, own, strict=True)]

@@ -1,9 +1,9 @@
 """Does a step for one task help another? Task affinity by looking one step ahead (Fifty et al. 2021, arXiv 2109.04617).
 
-    Z_i→j = 1 − ℓ_j(θ − η ∇ℓ_i) / ℓ_j(θ)
+    Z_i→j = 1 − L_j(θ − η ∇L_i) / L_j(θ)
 
 the share of task j's loss that a step for task i takes away (above 0: it helps; below 0: it harms), mean over rounds. Two things
-differ from the paper: ∇ℓ_i and ℓ_j come from batches of different queries, also for i = j, so that Z_j→j is what a step for the task itself
+differ from the paper: ∇L_i and L_j come from batches of different queries, also for i = j, so that Z_j→j is what a step for the task itself
 brings on unseen queries and the reference for the others; and η is such that every step moves the shared parameters by the same
 share of their own norm, so that a task does not look helpful for having a large gradient. Only shared parameters move, no head.
 """
@@ -61,7 +61,7 @@ def run(
         raise ConfigError(f"affinity: {one.rounds} batches for each task make {rounds} rounds, and two are needed: ask for more queries")
     parameters = {name: parameter for name, (_, parameter) in shared_parameters(one.model, trains).items()}
     before: dict[str, list[float]] = {task: [] for task in one.tasks}
-    found: dict[tuple[str, str], list[float]] = {pair: [] for pair in itertools.product(one.tasks, repeat=2)}
+    found: dict[tuple[str, str], list[float]] = {(of, to): [] for of, to in itertools.product(one.tasks, repeat=2)}
     with learning(one.model, list(parameters.values())):
         for i in range(rounds):
             own = {task: _loss(one, task, 2 * i + 1) for task in one.tasks}
@@ -112,4 +112,5 @@ def _rows(found: Mapping[tuple[str, str], Floats], seed: int) -> list[Row]:
 
 
 def _mean(value_R: Floats, at: NDArray[np.int64]) -> Floats:
-    return value_R[at].mean(keepdims=True)
+    found: Floats = value_R[at].mean(keepdims=True)
+    return found

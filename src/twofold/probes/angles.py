@@ -2,9 +2,10 @@
 
 For ΔW_i = B_i A_i with orthonormal bases Q_i of its column space (what it writes) and P_i of its row space (what it reads), the singular
 values of Q_iᵀ Q_j are the cosines of the principal angles (Björck and Golub 1973), 0° where a direction is shared, 90° where none is.
-`overlap` = ‖Q_iᵀ Q_j‖²_F / min(r_i, r_j), 0 to 1, the measure of Hu et al. 2022 (arXiv 2106.09685, section 7.2). Two random subspaces of ℝ^d
-overlap by max(r_i, r_j) / d on average; the table has drawn ones beside. A's of independent experts may look alike only because all
-started alike, so the second reference is a twin: the same training with another seed, whose expert of the same name learnt the same.
+`overlap` = ‖Q_iᵀ Q_j‖²_F / min(r_i, r_j), 0 to 1, the measure of Hu et al. 2022 (arXiv 2106.09685, section 7.2). Two random subspaces
+of d dimensions overlap by max(r_i, r_j) / d on average; the table has drawn ones beside. A's of independent experts may look alike only
+because all started alike, so the second reference is a twin: the same training with another seed, whose expert of the same name learnt
+the same.
 
 ⟨ΔW_i, ΔW_j⟩ / (‖ΔW_i‖ ‖ΔW_j‖) with ⟨ΔW_i, ΔW_j⟩ = Σ (B_iᵀ B_j) ⊙ (A_i A_jᵀ), never larger than r × r. Stable rank is ‖ΔW‖²_F / ‖ΔW‖²_2.
 """
@@ -15,7 +16,6 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
 from twofold.probes import Progress, Report, Row, quiet
 from twofold.probes._looking import SMALL, Factors, experts_of, factors, layers_of, one_mixture
-from twofold.probes._numbers import rounded
+from twofold.probes._numbers import mean_of, rounded
 
 UNITS = {
     "column_overlap": "overlap of what the two experts write, 0 to 1",
@@ -161,9 +161,11 @@ def _compare(one: Update, two: Update, draws: int, draw: torch.Generator) -> Row
 
 
 def _random_overlap(a_Dr: Tensor, b_Dr: Tensor, draws: int, draw: torch.Generator) -> float | None:
-    drawn = [overlap(*(torch.linalg.qr(torch.randn(each.shape, generator=draw, dtype=torch.float64))[0] for each in (a_Dr, b_Dr))) for _ in range(draws)]
-    known = [each for each in drawn if each is not None]
-    return rounded(float(np.mean(known))) if known else None
+    def basis(like: Tensor) -> Tensor:
+        found: Tensor = torch.linalg.qr(torch.randn(like.shape, generator=draw, dtype=torch.float64))[0]
+        return found
+
+    return mean_of([overlap(basis(a_Dr), basis(b_Dr)) for _ in range(draws)])
 
 
 def _norm(one: Update) -> float | None:
@@ -175,9 +177,7 @@ def _stable_rank(one: Update) -> float | None:
 
 
 def _mean(rows: Sequence[Row], kind: str, column: str, of: tuple[str, str] | None = None) -> float | None:
-    values = [row[column] for row in rows if row["kind"] == kind and (of is None or (row["a"], row["b"]) == of)]
-    known = [float(value) for value in values if isinstance(value, int | float)]
-    return rounded(float(np.mean(known))) if known else None
+    return mean_of(row[column] for row in rows if row["kind"] == kind and (of is None or (row["a"], row["b"]) == of))
 
 
 def _by_pair(rows: Sequence[Row]) -> list[Row]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +28,7 @@ from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
 from twofold.probes import Progress, Report, Row, quiet
 from twofold.probes._material import LENGTH, Pass, ranking_passes, sample
-from twofold.probes._numbers import rounded
+from twofold.probes._numbers import mean_of, rounded
 
 NONE = "none"
 TOKENS = 2048
@@ -194,7 +193,6 @@ def _means(rows: Sequence[Row]) -> list[Row]:
         own = [row for row in rows if (row["input"], row["experts"]) == (given, experts)]
         mean: Row = {"input": given, "experts": experts}
         for measure in (*MEASURES, "document_share"):
-            values = [float(value) for row in own if isinstance(value := row.get(measure), int | float)]
-            mean[measure] = rounded(float(np.mean(values))) if values else None
+            mean[measure] = mean_of(row.get(measure) for row in own)
         found.append(mean)
     return found

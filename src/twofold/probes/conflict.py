@@ -81,7 +81,9 @@ def run(
             continue
         pair: Row = {"a": a, "b": b}
         names, sums = zip(*_together(cells), strict=True)
-        groups += [{**pair, "level": level, "part": name, **row} for (level, name), row in zip(names, _measured(sums, seed + i), strict=True)]
+        groups += [
+            {**pair, "level": level, "part": name, **row} for (level, name), row in zip(names, _measured(sums, seed + i), strict=True)
+        ]
         measured = _measured(list(cells.values()), seed + i)
         rows += [{**pair, **part._asdict(), **row} for part, row in zip(cells, measured, strict=True)]
         whole, prefix = next(row for row in groups if (row["a"], row["b"], row["level"]) == (a, b, "all")), f"{a}~{b}"
@@ -127,7 +129,13 @@ def _together(cells: Mapping[Part, Cell]) -> Iterator[tuple[tuple[str, str], Cel
     """(level, name) → the sum of the inner products of its parts, which are those of the gradients side by side."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for part, cell in cells.items():
-        places = {"all": "all", "slice": part.slice, "block": block_name(part.layer), "module": module_name(part.layer), "matrix": part.matrix}
+        places = {
+            "all": "all",
+            "slice": part.slice,
+            "block": block_name(part.layer),
+            "module": module_name(part.layer),
+            "matrix": part.matrix,
+        }
         for place in places.items():
             groups.setdefault(place, []).append(cell)
     order = ("all", "slice", "block", "module", "matrix")
@@ -172,7 +180,14 @@ def _statistics(cos: Floats, cos_a: Floats, cos_b: Floats, share_a: Floats, shar
     within_a, within_b = within
     known = (within_a > 0) & (within_b > 0)
     ceiling = np.sqrt(np.where(known, within_a * within_b, np.nan))
-    return {"cosine": cosine, "within_a": within_a, "within_b": within_b, "ceiling": ceiling, "corrected": cosine / ceiling, "gap": ceiling - cosine}
+    return {
+        "cosine": cosine,
+        "within_a": within_a,
+        "within_b": within_b,
+        "ceiling": ceiling,
+        "corrected": cosine / ceiling,
+        "gap": ceiling - cosine,
+    }
 
 
 def _nan_safe(values: Floats) -> Floats:

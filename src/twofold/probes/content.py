@@ -29,7 +29,7 @@ from twofold.model.unified import UnifiedModel
 from twofold.probes import Progress, Report, Row, quiet
 from twofold.probes._looking import Seen, block_name, experts_of, factors, layers_of, observe, one_mixture, pooled
 from twofold.probes._material import LENGTH, Pass, Sample, chosen, ranking_passes, sample
-from twofold.probes._numbers import Floats, interval, rounded
+from twofold.probes._numbers import Floats, interval, mean_of, rounded
 from twofold.probes._properties import Values, classes, document_frequency, keys, properties_of_pairs, properties_of_texts
 
 RANDOM, INPUT, X = "random", "input", "x"
@@ -83,7 +83,12 @@ def run(
         progress("probed", i + 1, len(passes))
     means = _means(rows)
     best = {f"{row['property']} {row['expert']} ({row['side']})": row["selectivity"] for row in means}
-    return {"facts": {"inputs": sum(one.size for one in passes), **best}, "tables": {"means": means, "probes": rows}, "units": UNITS, "notes": notes}
+    return {
+        "facts": {"inputs": sum(one.size for one in passes), **best},
+        "tables": {"means": means, "probes": rows},
+        "units": UNITS,
+        "notes": notes,
+    }
 
 
 def features_of(model: UnifiedModel, seen: Seen, seed: int) -> dict[tuple[str, str], Floats]:
@@ -99,8 +104,8 @@ def features_of(model: UnifiedModel, seen: Seen, seed: int) -> dict[tuple[str, s
         drawn = np.random.default_rng(generator(seed, layer.layer, "content").initial_seed() % 2**63)
         parts.setdefault((block, RANDOM), []).append(x_ND @ drawn.normal(size=(rank, x_ND.shape[1])).T)
         parts.setdefault((block, INPUT), [x_ND])
-    order = (*experts_of(model), RANDOM, INPUT)
-    return {key: np.concatenate(parts[key], -1) for key in sorted(parts, key=lambda key: (list(parts).index((key[0], INPUT)), order.index(key[1])))}
+    blocks, order = list(dict.fromkeys(block for block, _ in parts)), (*experts_of(model), RANDOM, INPUT)
+    return {(block, name): np.concatenate(parts[block, name], -1) for block in blocks for name in order if (block, name) in parts}
 
 
 def measured(x_NF: Floats, label_N: Names, group_N: NDArray[np.int64], seed: int) -> Floats:
@@ -167,7 +172,8 @@ def _rows(features: Mapping[tuple[str, str], Floats], asked: Question, controls:
     right, wrong = [], []
     for x_NF in features.values():
         right.append(measured(x_NF[own], label_N, group_N, seed))
-        wrong.append(np.mean([measured(x_NF[own], labels, group_N, seed) for labels in drawn], axis=0) if drawn else np.full(own.sum(), np.nan))
+        others = [measured(x_NF[own], labels, group_N, seed) for labels in drawn]
+        wrong.append(np.mean(others, axis=0) if drawn else np.full(len(label_N), np.nan))
     right_FN, wrong_FN = np.array(right), np.array(wrong)
     low, high = interval(lambda at: (right_FN - wrong_FN)[:, at].mean(1), len(label_N), seed, RESAMPLES)
     rows: list[Row] = []
@@ -187,7 +193,6 @@ def _means(rows: Sequence[Row]) -> list[Row]:
         own = [row for row in rows if tuple(row[name] for name in keys_of) == key]
         mean: Row = dict(zip(keys_of, key, strict=True))
         for column in ("chance", "score", "control", "selectivity"):
-            values = [float(value) for row in own if isinstance(value := row[column], int | float)]
-            mean[column] = rounded(float(np.mean(values))) if values else None
+            mean[column] = mean_of(row[column] for row in own)
         found.append(mean)
     return found

@@ -21,14 +21,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.probes import AnyDataset, Progress, Report, Row, quiet
 from twofold.core.layer import MixtureLinear
 from twofold.data.sources import Dataset
 from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
+from twofold.probes import AnyDataset, Progress, Report, Row, quiet
 from twofold.probes._looking import Weights, block_name, experts_of, layers_of, module_name, one_mixture, routing_of
 from twofold.probes._material import LENGTH, Pass, all_passes
-from twofold.probes._numbers import Floats, entropy, rounded
+from twofold.probes._numbers import Floats, entropy, mean_of, rounded
 from twofold.probes._snapshots import snapshots
 
 Labels = NDArray[np.int64]
@@ -102,7 +102,7 @@ def _mean_entropy(weight_NE: Floats, share_N: Floats, group_N: Labels) -> float:
     """Σ_g p_g H(ḡ_g)."""
     _, place_N = np.unique(group_N, return_inverse=True)
     p_G = np.bincount(place_N, share_N)
-    total_GE = np.stack([np.bincount(place_N, share_N * weight_N) for weight_N in weight_NE.T], -1)
+    total_GE: Floats = np.stack([np.bincount(place_N, share_N * weight_N) for weight_N in weight_NE.T], -1)
     return float((p_G * entropy(total_GE)).sum())
 
 
@@ -247,9 +247,7 @@ def _facts(model: UnifiedModel, layers: Sequence[Row], passes: Sequence[Pass]) -
     """Means over the layers, and the tasks' share of the information in all of them together."""
 
     def mean(column: str) -> float | None:
-        values = [row[column] for row in layers]
-        known = [float(value) for value in values if isinstance(value, int | float)]
-        return rounded(float(np.mean(known))) if known else None
+        return mean_of(row[column] for row in layers)
 
     task, whole = mean("task") or 0.0, (mean("task") or 0.0) + (mean("input") or 0.0)
     columns = (

@@ -24,10 +24,10 @@ from twofold.core.routing import current
 from twofold.data.sources import Dataset
 from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
-from twofold.probes import AnyDataset, Progress, Report, Row, quiet
+from twofold.probes import AnyDataset, Progress, Report, Row, Value, quiet
 from twofold.probes._looking import Factors, Look, factors, layers_of, observe, one_mixture, pooled
 from twofold.probes._material import LENGTH, all_passes
-from twofold.probes._numbers import Floats, rounded
+from twofold.probes._numbers import Floats, mean_of, rounded
 
 BASE, INPUT = "base", "layer input"
 FEWEST = 4
@@ -57,7 +57,9 @@ def run(
             notes.append(f"{one.dataset} {one.task} {one.side}: {one.size} inputs; debiased CKA needs {FEWEST}")
             continue
         with_experts = observe(one, _outputs(parts), progress=progress)
-        bare = observe(one, lambda _, x, __: {INPUT: pooled(x)}, names=(), progress=progress, what=f"{one.task} {one.side}, without experts")
+        bare = observe(
+            one, lambda _, x, __: {INPUT: pooled(x)}, names=(), progress=progress, what=f"{one.task} {one.side}, without experts"
+        )
         where: Row = {"task": one.task, "side": one.side, "dataset": one.dataset}
         for layer, seen in with_experts.items():
             grams = {name: gram(x_SD) for name, x_SD in seen.items() if name != INPUT}
@@ -111,13 +113,10 @@ def _pairs(grams: Mapping[str, Floats]) -> list[tuple[str, str]]:
 def _means(rows: Sequence[Row]) -> list[Row]:
     """The mean over layers for each pair and kind of pass."""
     keys = ("task", "side", "dataset", "a", "b")
-    groups = dict.fromkeys(tuple(row[key] for key in keys) for row in rows)
-    return [{**dict(zip(keys, group, strict=True)), "cka": _mean([row["cka"] for row in rows if tuple(row[key] for key in keys) == group])} for group in groups]
-
-
-def _mean(values: Sequence[object]) -> float | None:
-    known = [float(value) for value in values if isinstance(value, int | float)]
-    return rounded(float(np.mean(known))) if known else None
+    groups: dict[tuple[Value, ...], list[Value]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row["cka"])
+    return [{**dict(zip(keys, group, strict=True)), "cka": mean_of(values)} for group, values in groups.items()]
 
 
 def _facts(rows: Sequence[Row], drifts: Sequence[Row], model: UnifiedModel) -> Row:
@@ -125,7 +124,7 @@ def _facts(rows: Sequence[Row], drifts: Sequence[Row], model: UnifiedModel) -> R
     last = list(dict.fromkeys(str(row["layer"]) for row in drifts))[-1:]
     return {
         "layers": len(layers_of(model)),
-        "between_experts": _mean([row["cka"] for row in rows if row["b"] != BASE]),
-        "expert_and_base": _mean([row["cka"] for row in rows if row["b"] == BASE]),
-        **{f"drift_{task}": _mean([row["drift"] for row in drifts if row["task"] == task and row["layer"] in last]) for task in tasks},
+        "between_experts": mean_of([row["cka"] for row in rows if row["b"] != BASE]),
+        "expert_and_base": mean_of([row["cka"] for row in rows if row["b"] == BASE]),
+        **{f"drift_{task}": mean_of([row["drift"] for row in drifts if row["task"] == task and row["layer"] in last]) for task in tasks},
     }

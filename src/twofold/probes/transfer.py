@@ -2,9 +2,9 @@
 
 The gain of a task is nDCG@10 of the whole model over its base (no expert at all, but trained heads), on the small fixed contest of the
 probe `knockout`. The share is (score with this expert alone − base) / (whole − base), in whole percent. With `full`, the folder of
-a model in which all experts learnt both tasks, the gain is that one's, and the question is the study's: of a model of which one task's expert
-was frozen, how much of what the full model gains in that task does the shared expert carry? (Freeze the reranking expert, train embedding
-and shared: `rerank`'s share is what transfers; and the other way round.)
+a model in which all experts learnt both tasks, the gain is that one's, and the question is the study's: in a model one of whose experts
+was frozen, how much of what the full model gains in that expert's task does the shared expert carry? (Freeze the reranking expert, train
+embedding and shared: the share in `rerank` is what transfers; and the other way round.)
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from twofold.search.passages import Cut
 from twofold.search.pipeline import Pipeline
 from twofold.search.reader import Reader
 from twofold.search.stores import Store
+from twofold.search.stores._seals import flush_file, flush_folder
 
 FILE, LOCK, FORMAT = "index.json", ".lock", 1
 DEFAULT_STORE = "lancedb"
@@ -94,6 +95,8 @@ class Index:
             raise CheckpointError(f"{folder}: is there already and not empty; choose another folder")
         plugins.load(FAMILY, settings.store)
         write_text(folder / FILE, _encoded(settings))
+        flush_file(folder / FILE)
+        flush_folder(folder)
         return cls(folder, settings)
 
     def pipeline(self, reader: Reader, fusion: float | None = None, rerank_weight: float | None = None) -> Pipeline:

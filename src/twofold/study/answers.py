@@ -10,7 +10,7 @@ from typing import Any
 from twofold.study.blocks import Answer
 from twofold.study.evidence import Evidence, Place
 from twofold.study.probing import specialised
-from twofold.study.statistics import Effect
+from twofold.study.statistics import Effect, ties
 from twofold.study.verdict import MIXED, NO, OPEN, YES, Verdict, better, needed, together
 
 QUESTIONS = {
@@ -43,6 +43,8 @@ def answer(evidence: Evidence, probed: Mapping[str, list[dict[str, Any]]], resul
         return _answer(evidence, OPEN, [])
     if number == 4:
         return _answer(evidence, *specialised(probed.get("knockout", [])))
+    if number == 9:
+        return _answer(evidence, *paying(evidence))
     verdicts, why = judged(evidence)
     if number == 8:
         backbones = {name: together([v for at, v in verdicts.items() if at.backbone == name]) for name in evidence.study.backbones}
@@ -57,10 +59,26 @@ def _answer(evidence: Evidence, found: str, why: list[str]) -> Answer:
     number = evidence.study.study.question
     assert number is not None
     done = sum(1 for _ in evidence.cells)
+    if number == 7:
+        return Answer(number, QUESTIONS[number], found, why)
+    why = [*why, *at_the_edge(evidence)]
     if done < evidence.total:
         counted = f"{done} of {evidence.total} cells were run{f': {evidence.study.study.waits}' if evidence.study.study.waits else ''}"
-        return Answer(number, QUESTIONS[number], OPEN if number != 7 or found == OPEN else found, [counted, *why])
+        return Answer(number, QUESTIONS[number], OPEN, [counted, *why])
     return Answer(number, QUESTIONS[number], found, why)
+
+
+def at_the_edge(evidence: Evidence) -> list[str]:
+    """A sentence for each backbone and data: the arms whose best learning rate was the first or last that was tried."""
+    rates, found = sorted(evidence.study.sweep.lr), dict[tuple[str, str, float], list[str]]()
+    for cell, content in evidence.cells.items():
+        if len(rates) > 1 and content["lr"] in (rates[0], rates[-1]):
+            arms = found.setdefault((cell.data, cell.backbone, content["lr"]), [])
+            arms += [] if cell.arm in arms else [cell.arm]
+    return [
+        f"{data}, {backbone}: the best learning rate is the edge of the sweep, {lr:g}, for {', '.join(arms)}"
+        for (data, backbone, lr), arms in found.items()
+    ]
 
 
 def judged(evidence: Evidence) -> tuple[dict[Place, Verdict], list[str]]:
@@ -80,6 +98,23 @@ def judged(evidence: Evidence) -> tuple[dict[Place, Verdict], list[str]]:
     for (_, at), verdict in decided.items():
         places.setdefault(at, []).append(verdict)
     return {at: Verdict(together(each), "", max(one.p for one in each)) for at, each in places.items()}, why
+
+
+def paying(evidence: Evidence) -> tuple[str, list[str]]:
+    """The rule of question 9, from the study's first two deciding comparisons, in the new domain and elsewhere: for every row, is A better
+    in the new domain, or does it tie there and is better everywhere else?"""
+    here, there = [evidence.compared(each) for each in evidence.study.compare if each.decides][:2]
+    margin = evidence.study.study.margin
+    decided = better({**here, **there}, margin)
+    why = [told(at, {**here, **there}[at], verdict) for at, verdict in decided.items()]
+    rows = []
+    for row in dict.fromkeys(at.row for at in here):
+        new = [at for at in here if at.row == row]
+        tied = all(ties(here[at], margin) for at in new)
+        rest = together([decided[at] for at in there if at.row == row])
+        found = together([decided[at] for at in new])
+        rows.append(Verdict(rest if tied and found != YES else found, "", 0.0))
+    return (together(rows) if rows else OPEN), why
 
 
 def told(at: Place, found: Effect, verdict: Verdict, what: str = "") -> str:
@@ -104,7 +139,9 @@ def cost(results: Path) -> tuple[str, list[str]]:
     if not lows:
         return OPEN, ["results/bench/mixture.json has no mixture / peft_one"]
     why = [f"{name}: {each['value']:.2f} [{each['low']:.2f}, {each['high']:.2f}]" for kind in COSTS for name, each in over[kind].items()]
-    return (YES if min(lows) > COSTLY else NO if max(highs) <= COSTLY else OPEN), ["process time of a forward pass, in ratios", *why]
+    found = YES if min(lows) > COSTLY else NO if max(highs) <= COSTLY else OPEN
+    rule = f"the rule asks whether mixture / peft_one lies above {COSTLY:g}, with all of the interval in every setting"
+    return found, [rule, "process time of a forward pass on a CPU, in ratios with their range over rounds:", *why]
 
 
 def headline(found: Answer) -> str:

@@ -101,7 +101,7 @@ class ArmConfig(Section):
     method: MethodConfig
     """A method and its options."""
     tasks: list[str] | None = None
-    """Only these of the trial's tasks: a specialist's; "none": all."""
+    """Only these of the trial's tasks, such as a specialist's, or variants of them (`retrieve:new`); "none": all."""
     start: str | None = None
     """The arm whose trained model of the same data, backbone and seed it begins from."""
     sweep: bool = True

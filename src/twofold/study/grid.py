@@ -79,7 +79,8 @@ def settings(study: Study, cell: Cell, start: str | None = None) -> TrialConfig:
     values |= {"name": name_of(study, cell), "seed": cell.seed, "method": arm.method.model_dump()}
     values.setdefault("data", {}).setdefault("train", list(spec.train))
     if arm.tasks is not None:
-        values["tasks"] = {task: values.get("tasks", {}).get(task, {}) for task in arm.tasks}
+        given = values.get("tasks", {})
+        values["tasks"] = {task: given.get(task, given.get(kind_of(task), {})) for task in arm.tasks}
     if start is not None:
         values["start"] = start
     if cell.lr is not None:

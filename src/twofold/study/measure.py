@@ -74,13 +74,13 @@ def label_rows(model: UnifiedModel, dataset: LabelledDataset, task: str = "class
     return {"rows": {task: {"accuracy": accuracy}}, "per_query": {task: right}, "seconds": {task: took}}
 
 
-def dev_scores(system: System, dev: DevSets | None) -> dict[str, float]:
-    """Task → its measure on dev, each task asked of the model that does it. Reranking is of BM25's candidates, the same for all."""
+def dev_scores(system: System, dev: DevSets | None, tasks: Sequence[str]) -> dict[str, float]:
+    """Each of `tasks` → its measure on dev, asked of the model that does it. Reranking is of BM25's candidates, the same for all."""
     if dev is None:
         return {}
     found: dict[str, float] = {}
     for model in system.models:
-        found |= dev.look(model, [task for task in model.spec.tasks if task not in found])
+        found |= dev.look(model, [task for task in tasks if task in model.spec.tasks])
     return {task: round(value, 6) for task, value in found.items()}
 
 

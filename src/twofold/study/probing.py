@@ -11,6 +11,7 @@ from typing import Any
 
 from twofold import provenance
 from twofold.data.sources import Dataset
+from twofold.errors import ConfigError, DataError
 from twofold.methods import expert_of
 from twofold.model.system import System
 from twofold.probes import probe
@@ -35,11 +36,22 @@ def wanted(store: Store, only: tuple[str, ...] = ()) -> Iterator[Wanted]:
     """The probes of the cells that are done."""
     for cell in cells(store.study, only):
         for each in store.study.probes:
-            ready = store.resolved(cell) if each.arms is None or cell.arm in each.arms else None
-            if ready is not None and store.get(ready) is not None:
+            if each.arms is not None and cell.arm not in each.arms:
+                continue
+            ready = done(store, cell)
+            if ready is not None:
                 label = name_of(store.study, ready).removeprefix(f"{store.study.study.name}-")
                 key = digest([store.key(ready), each.name, each.options])
                 yield Wanted(ready, each, store.folder / "probes" / f"{each.name}-{label}-{key}.json")
+
+
+def done(store: Store, cell: Cell) -> Cell | None:
+    """The cell with its learning rate, if it is there."""
+    try:
+        ready = store.resolved(cell)
+        return ready if ready is not None and store.get(ready) is not None else None
+    except (KeyError, ConfigError, DataError):  # it waits for another arm, or its backbone or data are not here
+        return None
 
 
 def look(store: Store, one: Wanted, system: System, trial: Path) -> str:

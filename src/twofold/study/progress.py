@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from twofold.errors import ConfigError, DataError
 from twofold.study.grid import Cell, cells, learns, sweep_of
 from twofold.study.store import Store
 
@@ -81,7 +82,7 @@ def _found(store: Store, job: Cell) -> dict[str, Any] | None:
     try:
         ready = job if job.sweeping else store.resolved(job)
         return None if ready is None else store.get(ready)
-    except KeyError:  # it starts from an arm whose rate is not chosen yet
+    except (KeyError, ConfigError, DataError):  # it starts from an arm whose rate is not chosen yet, or its backbone or data are not here
         return None
 
 

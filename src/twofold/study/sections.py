@@ -13,6 +13,7 @@ from twofold.study.probing import facts
 from twofold.study.statistics import Effect, ties
 from twofold.study.verdict import one_sided
 
+EFFECT = ("difference", "low", "high", "p", "tie", "relative", "a", "b", "detectable", "queries", "seeds")
 DIGITS = {"p": 4, "d": 2, "lr": 4, "relative": 3, "tokens per second": 0, "seconds of training": 0, "present": 3}
 
 
@@ -86,15 +87,14 @@ def _rivals(evidence: Evidence) -> Iterator[Block]:
     ]
     title = f"{about.tested} − each rival, 95 % intervals over seeds and queries; shaded: a tie"
     yield Figure("rivals", title, plots.forest(bars, "nDCG@10 gained", about.margin), rows)
-    first = ("data", "backbone", "test", "row", "rival")
-    yield Table("rivals", title, [{key: row[key] for key in (*first, *(k for k in row if k not in first))} for row in rows], DIGITS)
+    yield Table("rivals", title, ordered(rows, "data", "row", "rival"), DIGITS)
 
 
 def _comparisons(evidence: Evidence) -> Iterator[Block]:
     """The study's own comparisons, those that decide first."""
     margin = evidence.study.study.margin
-    ordered = sorted(evidence.study.compare, key=lambda each: not each.decides)
-    found = [(each, at, gain) for each in ordered for at, gain in evidence.compared(each).items()]
+    deciding = sorted(evidence.study.compare, key=lambda each: not each.decides)
+    found = [(each, at, gain) for each in deciding for at, gain in evidence.compared(each).items()]
     if not found:
         return
     rows = [
@@ -103,7 +103,7 @@ def _comparisons(evidence: Evidence) -> Iterator[Block]:
     bars = [plots.Bar(str(at), gain.mean, gain.low, gain.high, _title(each.what, gain), each.what) for each, at, gain in found]
     title = "Comparisons, 95 % intervals over seeds and queries; shaded: a tie"
     yield Figure("comparisons", title, plots.forest(bars, "nDCG@10 gained", margin), rows)
-    yield Table("comparisons", title, rows, DIGITS)
+    yield Table("comparisons", title, ordered(rows, "what", "decides", "data", "row"), DIGITS)
 
 
 def _sweep(evidence: Evidence) -> Iterator[Block]:
@@ -145,11 +145,10 @@ def _gates(evidence: Evidence) -> Iterator[Block]:
                             found.setdefault((layer, f"{task}: {expert}"), []).append(weight)
             if not found:
                 continue
-            rows: list[Row] = [
-                {"layer": layer, "task: expert": what, "weight": statistics.mean(each)} for (layer, what), each in found.items()
-            ]
-            top = max(float(row["weight"] or 0) for row in rows)
-            svg = plots.heat([(str(row["layer"]), str(row["task: expert"]), float(row["weight"] or 0)) for row in rows], 0.0, top, "weight")
+            means = [(layer, what, statistics.mean(each)) for (layer, what), each in found.items()]
+            values = [weight for _, _, weight in means]
+            rows: list[Row] = [{"layer": layer, "task: expert": what, "weight": weight} for layer, what, weight in means]
+            svg = plots.heat(means, min(values), max(values), "weight")
             yield Figure(f"gates-{data}-{backbone}", f"{data}, {backbone}: mean weights of {arm}'s routers, over seeds", svg, rows)
 
 
@@ -187,6 +186,12 @@ def _probe(name: str, found: list[dict[str, Any]]) -> Iterator[Block]:
             yield Table(f"probe-{name}-{table}", f"Probe {name}, {table}: {label}", plain)
     if notes:
         yield Text(f"Probe {name}: {'; '.join(notes)}.")
+
+
+def ordered(rows: list[Row], *first: str) -> list[Row]:
+    """Rows with these columns first, then what matters most of an effect; backbone and test set last."""
+    keys = [*first, *EFFECT]
+    return [{key: row[key] for key in (*keys, *(key for key in row if key not in keys))} for row in rows]
 
 
 def _effect(found: Effect, margin: float) -> Row:

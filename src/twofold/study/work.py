@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from twofold import provenance
+from twofold.backbone.load import resolve
 from twofold.cache import write_text
 from twofold.data.labelled import LabelledDataset
+from twofold.data.sources import locate
+from twofold.errors import ConfigError, DataError
 from twofold.model.folder import read_facts
 from twofold.model.system import System
 from twofold.study import measure
@@ -49,6 +52,7 @@ class Worker:
 
     def __init__(self, store: Store, trials: Path, only: tuple[str, ...] = (), say: Say = lambda _: None) -> None:
         self.store, self.study, self.trials, self.only, self.say = store, store.study, trials, only, say
+        self.missing: set[str] = set()
 
     def run(self, minutes: float | None = None) -> Progress:
         """Works until every cell is done, or no cell is left that would end within `minutes`, judged by the longest of its kind."""
@@ -66,18 +70,18 @@ class Worker:
                     self.do(cell)
                 done = True
                 break
-            now = progress_of(self.store, self.only)
-            self.say(str(now))
             if not done and not waiting:
-                return now
+                self.adopt()
+                self.probe(None if minutes is None else begun + 60 * minutes)
+                return progress_of(self.store, self.only)
+            self.say(str(progress_of(self.store, self.only)))
             if not done:
                 time.sleep(PAUSE)
 
     def todo(self) -> Iterator[Cell]:
         """What can be done now: runs of the sweep, then cells whose rate is chosen; in the order of the grid."""
-        wanted = list(cells(self.study, self.only))
         for data in self.study.data:
-            here = [cell for cell in wanted if cell.data == data]
+            here = [cell for cell in cells(self.study, self.only) if cell.data == data and self._has(cell)]
             for run in dict.fromkeys(run for cell in here for each in self._with_starts(cell) for run in sweep_of(self.study, each)):
                 if self._startable(run) and self.store.get(run) is None:
                     yield run
@@ -85,6 +89,20 @@ class Worker:
                 ready = self._startable(cell) and self.store.resolved(cell)
                 if ready and self.store.get(ready) is None:
                     yield ready
+
+    def _has(self, cell: Cell) -> bool:
+        """Whether the cell's backbone and data are on this machine; says once what is not."""
+        config, spec = self.store.config(cell), self.study.data[cell.data]
+        try:
+            resolve(config.backbone.name)
+            for name in (*sources(config), *spec.tests):
+                locate(name)
+        except (ConfigError, DataError) as error:
+            if str(error) not in self.missing:
+                self.missing.add(str(error))
+                self.say(f"left out, such as {cell.label}: {error}")
+            return False
+        return True
 
     def _with_starts(self, cell: Cell) -> list[Cell]:
         """The cell and the cells that it starts from, the first of them first."""
@@ -110,7 +128,7 @@ class Worker:
 
     def adopt(self) -> None:
         """Notes where the cells lie that another study has done."""
-        for cell in cells(self.study, self.only):
+        for cell in filter(self._has, cells(self.study, self.only)):
             for job in dict.fromkeys([run for each in self._with_starts(cell) for run in sweep_of(self.study, each)] + [cell]):
                 ready = self._ready(job)
                 if ready is not None:
@@ -125,7 +143,7 @@ class Worker:
         self.say(f"{cell.label}: begun")
         with ExitStack() as locks:
             trained, clock = self.train(cell, locks), time.monotonic()
-            dev = measure.dev_scores(trained.system, self._dev(cell))
+            dev = measure.dev_scores(trained.system, self._dev(cell), list(self.store.config(cell).tasks))
             content = {**self._facts(cell, trained), "dev": dev, "criterion": round(sum(dev.values()) / len(dev), 6) if dev else None}
             if not cell.sweeping:
                 content |= self._measured(cell, trained.system)
@@ -165,7 +183,7 @@ class Worker:
         done: set[str] = set()
         needed: set[str] = set()
         probing = {one.cell for one in wanted(self.store) if not one.path.is_file()}
-        for cell in cells(self.study):
+        for cell in filter(self._has, cells(self.study)):
             for each in self._with_starts(cell):
                 for job in (*sweep_of(self.study, each), each):
                     ready = self._ready(job)

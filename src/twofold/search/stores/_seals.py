@@ -145,9 +145,9 @@ class Ledger:
 
 def _sealed(path: Path, flush: bool = True) -> Seal:
     """Size and sha256 of a file; with `flush`, it is on the disk before anybody says so."""
+    if flush:
+        flush_file(path)
     with path.open("rb") as file:
-        if flush:
-            os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Seal(file.tell(), digest)
 
@@ -159,6 +159,12 @@ def _line(name: str, seal: Seal) -> bytes:
 def _check(name: str, size: int, sha256: str) -> str:
     """A line's own checksum."""
     return hashlib.sha256(f"{name}\n{size}\n{sha256}".encode()).hexdigest()[:16]
+
+
+def flush_file(path: Path) -> None:
+    """Forces a file's content to the disk."""
+    with path.open("r+b" if os.name == "nt" else "rb") as file:  # Windows flushes only what may be written
+        os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:

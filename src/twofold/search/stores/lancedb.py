@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -231,8 +232,14 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _whole(path: Path) -> bool:
-    """Whether a manifest ends as Lance ends its files."""
+def _whole(path: Path, patience: float = 0.2) -> bool:
+    """Whether a manifest ends as Lance ends its files, now or in a moment: another process may be writing it."""
+    if not _ended(path) and patience:
+        time.sleep(patience)
+    return _ended(path)
+
+
+def _ended(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
         if file.tell() < 16:

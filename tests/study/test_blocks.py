@@ -1,0 +1,26 @@
+"""Tables show a few digits and hand on all of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+from twofold.study.blocks import Answer, Figure, Report, Section, Table, as_csv
+
+
+def test_shown_and_handed_on() -> None:
+    table = Table("t", "T", [{"a": "x,y", "b": -0.123456, "c": None, "p": 0.00012}], {"p": 4})
+    row = table.rows[0]
+    assert [table.shown(column, row[column]) for column in table.columns] == ["x,y", "−0.123", "–", "0.0001"]
+    (read,) = csv.DictReader(io.StringIO(table.csv()))
+    assert read == {"a": "x,y", "b": "-0.123456", "c": "", "p": "0.00012"} and json.loads(table.json()) == table.rows
+
+
+def test_nothing_is_an_empty_table() -> None:
+    assert Table("t", "T", []).columns == [] and as_csv([]) == "\n" and Figure("f", "F", "<svg/>", []).csv() == "\n"
+
+
+def test_answers_are_in_the_order_of_the_questions() -> None:
+    sections = [Section(str(n), "", Answer(n, "", "yes", []) if n else None, []) for n in (3, 0, 1)]
+    assert [answer.number for answer in Report("", [], sections, {}).answers] == [1, 3]
