@@ -64,7 +64,7 @@ def running(place: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     environment = {**os.environ, "TWOFOLD_API_KEY": "", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", ALONE, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        address, end = f"http://127.0.0.1:{port}", time.monotonic() + 60
+        address, end = f"http://127.0.0.1:{port}", time.monotonic() + 240
         while time.monotonic() < end and process.poll() is None:
             try:
                 if httpx2.get(f"{address}/ready").status_code == 200:
