@@ -1,6 +1,6 @@
 """What the server makes of bad input (T7), of its own description fuzzed (T8), and of people without the right key (T10).
 
-T7: every request of `bench/bad_input.py` against a server in a process of its own: seconds of the slowest, megabytes by which the
+T7: every request of `bench/_bad_input.py` against a server in a process of its own: seconds of the slowest, megabytes by which the
 server grew over all of them, answers of 5xx, and the share that got the very code that it should. T8: schemathesis, 200 examples per
 operation (needs the extra `clients`; without it nothing is said). T10: every role on every route, by the gate that the server has. That
 files of data name their line, T7's other half, and hostile model folders, T10's, are tests of their own.
@@ -23,8 +23,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from bench import _measure
+from bench._bad_input import BAD
 from bench._http import serving
-from bench.bad_input import BAD
 
 KNOWN = [400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 503]
 LEFT_OUT = "positive_data_acceptance"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bench import hostile
+from bench._bad_input import BAD
 from bench._http import Answer, quantile
 from bench._load import Seen, Work, closed, crowded, recovered
-from bench.bad_input import BAD
 from tests.serve.conftest import TEXTS, served
 from tests.tiny_trial import stirred, tiny_unified, write_backbone
 from twofold.model.system import System

@@ -11,7 +11,7 @@ import httpx2
 import psutil
 import pytest
 
-from bench.bad_input import BAD
+from bench._bad_input import BAD
 from tests.serve.conftest import served
 from twofold.model.system import System
 from twofold.serve.refusals import refusal_of
