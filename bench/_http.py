@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.request import urlopen
@@ -55,17 +55,19 @@ class Connection:
             writer.write(head + body)
             status, headers, found = await _read(reader)
         except (OSError, asyncio.IncompleteReadError, ValueError):
-            self.close()
+            await self.close()
             return Answer(0, {}, b"", time.perf_counter() - begun)
         if headers.get("connection") == "close":
-            self.close()
+            await self.close()
         return Answer(status, headers, found, time.perf_counter() - begun)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hangs up."""
         if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+            writer, self._streams = self._streams[1], None
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:

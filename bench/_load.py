@@ -100,7 +100,7 @@ async def closed(port: int, work: Work, clients: int, seconds: float, mix: Seque
             (kind,) = draw.choices([kind for kind, _ in mix], [share for _, share in mix])
             path, body, right = work.request(kind, draw)
             seen.note(kind, await connection.ask(path, body), right)
-        connection.close()
+        await connection.close()
 
     await asyncio.gather(*(client(n) for n in range(clients)))
     return seen
@@ -124,6 +124,7 @@ async def crowded(port: int, work: Work, rate: float, seconds: float) -> tuple[S
         while time.perf_counter() - begun < seconds:
             health.append((await own.ask("/health")).seconds)
             await asyncio.sleep(0.25)
+        await own.close()
 
     watcher = asyncio.create_task(watched())
     while time.perf_counter() - begun < seconds:
@@ -134,6 +135,8 @@ async def crowded(port: int, work: Work, rate: float, seconds: float) -> tuple[S
             sent += 1
         await asyncio.sleep(0.002)
     await asyncio.gather(watcher, *tasks)
+    while not free.empty():
+        await free.get_nowait().close()
     return seen, health
 
 
@@ -145,7 +148,9 @@ async def recovered(port: int, work: Work, usual: float) -> float:
         answer = await connection.ask(path, body)
         if answer.status == 200 and answer.seconds <= 2 * usual:
             break
-    return time.perf_counter() - begun
+    took = time.perf_counter() - begun
+    await connection.close()
+    return took
 
 
 async def unfair(port: int, work: Work, seconds: float) -> tuple[Seen, Seen]:
@@ -161,5 +166,6 @@ async def unfair(port: int, work: Work, seconds: float) -> tuple[Seen, Seen]:
     task = asyncio.create_task(long())
     beside = await closed(port, work, 1, seconds, (("embed", 1.0),))
     task.cancel()
-    connection.close()
+    await asyncio.gather(task, return_exceptions=True)
+    await connection.close()
     return alone, beside

@@ -61,11 +61,13 @@ def test_lists_are_left_out_and_said(make: MakeSystem, dataset: Dataset) -> None
 
 def test_labelled_texts_are_passes_of_the_task_that_knows_their_labels(make: MakeSystem, dataset: Dataset, tmp_path: Path) -> None:
     system, notes = make(classify={"labels": ["a", "b"]}), list[str]()
-    (one,) = label_passes(system, LABELS, "test", 5)
+    (one,) = label_passes(system, LABELS, "train", 5)
     assert (one.task, one.side, one.dataset, one.size) == ("classify", "text", "moods", 5)
     other = replace(open_dataset(write_beir(tmp_path / "tiny")), name="other")
     passes = all_passes(system, dataset, (LABELS, other), "train", 4, notes)
     assert {each.dataset for each in passes} == {"tiny", "moods", "other"}
+    assert all_passes(system, dataset, (LABELS,), "dev", 4, notes)
+    assert "moods has no split 'dev'; 'train' is taken" in notes
     strange = replace(LABELS, name="strange", texts={"train": tuple(replace(each, label="z") for each in LABELS.texts["train"])})
     assert all_passes(system, dataset, (strange,), "train", 4, notes) and "strange: no task of this model has its labels" in notes
 

@@ -92,9 +92,11 @@ def listening(app: Any) -> Iterator[str]:
 
 
 @contextmanager
-def served(loaded: Loaded | None, rules: Rules | None = None, **options: Any) -> Iterator[tuple[Service, httpx2.Client]]:
+def served(
+    loaded: Loaded | None, rules: Rules | None = None, name: str = "tiny", **options: Any
+) -> Iterator[tuple[Service, httpx2.Client]]:
     """A service, open if there is something to open, and a client of it."""
-    service = Service("tiny", **options)
+    service = Service(name, **options)
     if loaded is not None:
         service.open(loaded)
     with listening(make_app(service, rules)) as address, httpx2.Client(base_url=address, timeout=30) as client:

@@ -152,6 +152,19 @@ def test_a_closed_queue_finishes_what_it_has() -> None:
     assert future.done() and queue.drained(0) and queue.take() is None
 
 
+def test_what_is_abandoned_is_told() -> None:
+    queue = Queue(steady())
+    under_way, waiting = queue.put([Work(500)], "interactive"), queue.put([Work(500)] * 3, "bulk")
+    portion = queue.take()
+    queue.close()
+    queue.abandon()
+    with pytest.raises(Closed):
+        waiting.result(0)
+    assert portion is not None
+    queue.settle(portion, ["done"] * len(portion))
+    assert under_way.result(0) == ["done"] and queue.load == {"interactive": 0, "bulk": 0} and queue.take() is None
+
+
 def test_many_threads_lose_nothing() -> None:
     queue = Queue(steady(1e6))
     futures = []

@@ -49,7 +49,7 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
         (RerankRequest, {"query": "a", "documents": []}),
         (RerankRequest, {"query": "a", "documents": ["b"], "top_n": "1"}),
         (EmbeddingsRequest, {"input": [True, False]}),
-        (EmbeddingsRequest, {"input": [1.0]}),
+        (EmbeddingsRequest, {"input": [1.5]}),
     ],
 )
 def test_what_is_neither_is_refused(shape: Any, given: dict[str, Any]) -> None:

@@ -17,6 +17,11 @@ def test_shown_and_handed_on() -> None:
     assert read == {"a": "x,y", "b": "-0.123456", "c": "", "p": "0.00012"} and json.loads(table.json()) == table.rows
 
 
+def test_rows_need_not_have_all_columns() -> None:
+    table = Table("t", "T", [{"a": 1}, {"b": 2.0, "a": None}])
+    assert table.columns == ["a", "b"] and table.csv() == "a,b\n1,\n,2.0\n" and table.shown("b", table.rows[0].get("b")) == "–"
+
+
 def test_nothing_is_an_empty_table() -> None:
     assert Table("t", "T", []).columns == [] and as_csv([]) == "\n" and Figure("f", "F", "<svg/>", []).csv() == "\n"
 

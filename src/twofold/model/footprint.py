@@ -16,6 +16,7 @@ from twofold.core.inject import LayerPlan
 from twofold.model import folder
 from twofold.model.build import build_model
 from twofold.model.spec import ModelSpec
+from twofold.model.unified import UnifiedModel
 
 CHILD = "import sys; from twofold.model.footprint import grown; sys.stdout.write(str(grown(sys.argv[1], int(sys.argv[2]))))"
 
@@ -34,14 +35,22 @@ def footprint(model: str | Path, apart: int = 0) -> float:
 def grown(model: str, apart: int) -> float:
     """The child's part of `footprint`, in this process: libraries and first-use buffers are there before the first look."""
     bare = replace(ModelSpec.from_dict(folder.read_config(folder.locate(model))["spec"]), plan=LayerPlan())
-    build_model(bare).encode(["warm"])
+    _work(build_model(bare))
     before = resident()
     models = [build_model(bare) for _ in range(apart)] or [folder.load(model)]
-    models[0].encode(["a text of a few words"] * 4)
-    models[-1].score([("a query", "a document of a few words")] * 4)
+    for each in models:
+        _work(each)
     for each in models:  # a file that is mapped into memory counts only where it was read: few texts use few rows of the word table
         _ = [float(parameter.detach().sum()) for parameter in each.parameters()]
     return resident() - before
+
+
+def _work(model: UnifiedModel) -> None:
+    """A few texts and pairs, as far as the model does them."""
+    if "retrieve" in model.tasks:
+        model.encode(["a text of a few words"] * 4)
+    if "rerank" in model.tasks:
+        model.score([("a query", "a document of a few words")] * 4)
 
 
 def resident() -> float:

@@ -24,7 +24,7 @@ from twofold.model.unified import UnifiedModel
 from twofold.nearest import unknown
 from twofold.probes import AnyDataset
 from twofold.probes._looking import layers_of
-from twofold.probes._material import chosen, label_tasks, tokens_of
+from twofold.probes._material import chosen, label_tasks, split_of, tokens_of
 from twofold.records import Example
 from twofold.tasks import Encoder, StepContext, Task, kind_of, reads, variant_of
 
@@ -104,7 +104,7 @@ def learners(
         sources = {task: (source, i, len(ranking)) for i, task in enumerate(ranking)}
     for task, data in kinds.items():
         if isinstance(data, LabelledDataset):
-            sources[task] = (LabelledSet(data, split if split in data.splits else data.splits[0]), 0, 1)
+            sources[task] = (LabelledSet(data, split_of(data, split, notes)), 0, 1)
     rounds = min(min(queries, len(source)) // (batch * among) for source, _, among in sources.values())
     if rounds < 2:
         sizes = {task: len(source) for task, (source, _, _) in sources.items()}

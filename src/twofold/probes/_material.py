@@ -142,7 +142,7 @@ def pair_tasks(system: System) -> list[str]:
 
 def label_passes(system: System, dataset: LabelledDataset, split: str, texts: int, length: int = LENGTH) -> list[Pass]:
     """What the tasks that learnt this dataset's labels make of at most so many of its texts."""
-    there = sorted(dataset.split(split if split in dataset.splits else dataset.splits[-1]), key=lambda each: lot(each.id))[:texts]
+    there = sorted(dataset.split(split), key=lambda each: lot(each.id))[:texts]
     found = []
     for model in system.models:
         for task in label_tasks(model, dataset):
@@ -170,12 +170,21 @@ def all_passes(
     """The passes of a dataset and of those beside it, each of its task; one that no task reads is noted."""
     found: list[Pass] = []
     for one in (dataset, *beside):
+        own = split if one is dataset else split_of(one, split, notes)
         if isinstance(one, LabelledDataset):
-            more = label_passes(system, one, split, queries, length)
+            more = label_passes(system, one, own, queries, length)
             notes.extend([] if more else [f"{one.name}: no task of this model has its labels"])
         else:
-            taken = sample(one, split if split in one.splits else one.splits[-1], queries, negatives)
+            taken = sample(one, own, queries, negatives)
             more = ranking_passes(system, taken, notes, length)
             notes.append(taken.text)
         found += more
     return found
+
+
+def split_of(one: AnyDataset, split: str, notes: list[str]) -> str:
+    """The split of a dataset beside the first, or its last, which is noted, where it has none of this name."""
+    if split in one.splits:
+        return split
+    notes.append(f"{one.name} has no split {split!r}; {one.splits[-1]!r} is taken")
+    return one.splits[-1]

@@ -59,8 +59,8 @@ class Answer:
     text: str
     """Empty where nothing supports an answer."""
     score: float | None
-    """How much supports it: for spans, how much more than "not here" (0 is the balance); for sentences, the share of their words
-    that stand in what they cite. None where there was nothing to read."""
+    """How much supports it, to be compared with `threshold`: for spans, how much more than "not here", and a share of the passage's
+    pair score; for sentences, the share of their words that stand in what they cite. None where there was nothing to read."""
     threshold: float
     """Below it nothing is answered."""
     reader: str

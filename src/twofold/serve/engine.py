@@ -141,9 +141,11 @@ class Engine:
         return found  # type: ignore[no-any-return]
 
     def close(self, seconds: float) -> bool:
-        """Takes no more work, and waits until what was taken is done. Whether it came to that in time."""
+        """Takes no more work, and waits until what was taken is done; what is not done in time, is not done. Whether all was."""
         self.queue.close()
         done = self.queue.drained(seconds)
+        if not done:
+            self.queue.abandon()
         self._tokenisers.shutdown(wait=False)
         self._searches.shutdown(wait=False)
         self.worker.join(1.0 if done else 0.0)

@@ -176,6 +176,14 @@ class Queue:
                 self._ready.wait(max(0.0, end - time.monotonic()))
             return not any(self.load.values())
 
+    def abandon(self) -> None:
+        """What waits is not done any more: its clients are told that the server closes."""
+        with self._ready:
+            tickets = [ticket for waiting in self._tickets.values() for ticket in waiting if ticket.waiting]
+        for ticket in tickets:
+            self._forget(ticket)
+            _finish(ticket.future, error=Closed())
+
     def _forget(self, ticket: Ticket) -> None:
         """What is left of a ticket is not done."""
         with self._ready:

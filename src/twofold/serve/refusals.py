@@ -104,15 +104,26 @@ def validation(problems: Sequence[Mapping[str, Any]]) -> Refusal:
     """The most telling of pydantic's problems, without the value that was sent."""
     if any(problem["type"] == "json_invalid" for problem in problems):
         return Refusal(400, "bad_json", "the body is not valid JSON")
+    forms = {_form(problem): [each for each in problems if _form(each) == _form(problem)] for problem in problems}
+    meant = [own for own in forms.values() if not any(each["type"] == "missing" for each in own)]
+    problems = meant[0] if len(forms) > 1 and meant else problems  # of two forms of a body the one that has its own field
     ranks = {kind: rank for rank, kind in enumerate(SPECIFIC)}
     first = min(problems, key=lambda problem: ranks.get(problem["type"], len(ranks)))
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "header", "path")]
+    place = [str(part) for part in first["loc"] if part not in ("body", "header") and not str(part).endswith(FORM)]
     field = next((part for part in place if part.isidentifier()), None)
     code = SPECIFIC.get(first["type"], "invalid")
     said = str(first["msg"]).removeprefix("Value error, ")
     if code in ("wrong_type", "empty") and sum(field in problem["loc"] for problem in problems) > 1:
         said = "none of the forms that it may have"
     return Refusal(422, code, f"{field or 'the body'}: {said}", param=field)
+
+
+FORM = "Request"
+"""How the names of bodies end, which pydantic puts before a field where a body has several forms."""
+
+
+def _form(problem: Mapping[str, Any]) -> str:
+    return next((str(part) for part in problem["loc"] if str(part).endswith(FORM)), "")
 
 
 def install(app: FastAPI) -> None:

@@ -21,7 +21,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of the same keys. Numbers stay numbers until they are shown; `digits` says with how many decimals, by column."""
+    """Rows by column. Numbers stay numbers until they are shown; `digits` says with how many decimals, by column."""
 
     name: str
     """Also the name of the file that a reader downloads."""
@@ -31,8 +31,8 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """The keys of the first row, which all rows have."""
-        return list(self.rows[0]) if self.rows else []
+        """The keys of all rows, each where it is met first; a row need not have all."""
+        return columns_of(self.rows)
 
     def shown(self, column: str, value: Value) -> str:
         """A value as a reader sees it."""
@@ -110,10 +110,15 @@ class Report:
         return sorted((section.answer for section in self.sections if section.answer), key=lambda answer: answer.number)
 
 
+def columns_of(rows: list[Row]) -> list[str]:
+    """The keys of some rows, in the order in which they are met."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
 def as_csv(rows: list[Row]) -> str:
-    """Rows as CSV with a header; empty where a value is None."""
+    """Rows as CSV with a header; empty where a value is None or missing."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(out, columns_of(rows), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()

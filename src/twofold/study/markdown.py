@@ -57,7 +57,7 @@ def _table(table: Table) -> Iterator[str]:
     yield f"| {' | '.join(table.columns)} |"
     yield f"|{'|'.join(' --- ' for _ in table.columns)}|"
     for row in table.rows[:MOST]:
-        yield f"| {' | '.join(table.shown(column, row[column]).replace('|', '/') for column in table.columns)} |"
+        yield f"| {' | '.join(table.shown(column, row.get(column)).replace('|', '/') for column in table.columns)} |"
     if len(table.rows) > MOST:
         yield ""
         yield f"(and {len(table.rows) - MOST} rows more, on the page)"

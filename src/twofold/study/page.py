@@ -63,7 +63,7 @@ def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = []
     for row in table.rows:
-        cells = (f"<td{_kind(row[column])}>{escape(table.shown(column, row[column]))}</td>" for column in table.columns)
+        cells = (f"<td{_kind(row.get(column))}>{escape(table.shown(column, row.get(column)))}</td>" for column in table.columns)
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 

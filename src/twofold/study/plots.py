@@ -128,21 +128,24 @@ def lines(series: Mapping[str, Sequence[tuple[float, float, str]]], x_axis: str,
 
 
 def heat(rows: Sequence[tuple[str, str, float]], low: float, high: float, axis: str) -> str:
-    """(row, column, value) as a grid of squares from white to blue."""
+    """(row, column, value) as a grid of squares from white to blue. A column's name is two lines where it holds ": "."""
     names, columns = list(dict.fromkeys(name for name, _, _ in rows)), list(dict.fromkeys(column for _, column, _ in rows))
     wide = min(110.0, (WIDTH - LEFT - RIGHT) / max(1, len(columns)))
-    height = 16 * len(names) + 64
-    parts = [f'<text x="{LEFT + wide * (i + 0.5):.1f}" y="16" text-anchor="middle">{escape(name)}</text>' for i, name in enumerate(columns)]
-    parts += [f'<text x="{LEFT - 8}" y="{36 + 16 * i}" text-anchor="end">{escape(name)}</text>' for i, name in enumerate(names)]
+    height = 16 * len(names) + 80
+    parts = []
+    for i, column in enumerate(columns):
+        for line, part in enumerate(column.split(": ", 1)):
+            parts.append(f'<text x="{LEFT + wide * (i + 0.5):.1f}" y="{16 + 15 * line}" text-anchor="middle">{escape(part)}</text>')
+    parts += [f'<text x="{LEFT - 8}" y="{52 + 16 * i}" text-anchor="end">{escape(name)}</text>' for i, name in enumerate(names)]
     for name, column, value in rows:
-        x, y = LEFT + wide * columns.index(column), 24 + 16 * names.index(name)
+        x, y = LEFT + wide * columns.index(column), 40 + 16 * names.index(name)
         share = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.0
         fill = f"rgb({round(245 - 245 * share)},{round(247 - 133 * share)},{round(250 - 72 * share)})"
         title = f"{name}, {column}: {value:.3f}"
         parts.append(
             f'<rect class="mark" x="{x:.1f}" y="{y}" width="{wide - 1:.1f}" height="15" fill="{fill}"><title>{escape(title)}</title></rect>'
         )
-    parts.append(f'<text x="{LEFT}" y="{height - 12}">{escape(axis)}: {low:g} (white) to {high:g} (blue)</text>')
+    parts.append(f'<text x="{LEFT}" y="{height - 12}">{escape(axis)}: {low:.3g} (white) to {high:.3g} (blue)</text>')
     return _svg(height, parts)
 
 

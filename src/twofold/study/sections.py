@@ -145,11 +145,10 @@ def _gates(evidence: Evidence) -> Iterator[Block]:
                             found.setdefault((layer, f"{task}: {expert}"), []).append(weight)
             if not found:
                 continue
-            rows: list[Row] = [
-                {"layer": layer, "task: expert": what, "weight": statistics.mean(each)} for (layer, what), each in found.items()
-            ]
-            top = max(float(row["weight"] or 0) for row in rows)
-            svg = plots.heat([(str(row["layer"]), str(row["task: expert"]), float(row["weight"] or 0)) for row in rows], 0.0, top, "weight")
+            means = [(layer, what, statistics.mean(each)) for (layer, what), each in found.items()]
+            values = [weight for _, _, weight in means]
+            rows: list[Row] = [{"layer": layer, "task: expert": what, "weight": weight} for layer, what, weight in means]
+            svg = plots.heat(means, min(values), max(values), "weight")
             yield Figure(f"gates-{data}-{backbone}", f"{data}, {backbone}: mean weights of {arm}'s routers, over seeds", svg, rows)
 
 
