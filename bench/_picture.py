@@ -82,8 +82,7 @@ def table(content: Mapping[str, Any]) -> str:
     counted = f"{used['documents']} documents and {used['queries']} queries of {Path(content['settings']['texts']).name}"
     lines += ["", f"{counted}, depth {used['depth']}; {environment['date']}."]
     if used["answer expert trained"]:
-        asked = f"{used['questions']} test questions of {used['answers']}, a corpus of {used['passages']} passages"
-        lines += [f"F1: {asked}, an answer must be given; the model is the trial {used['model']}."]
+        lines += [f"F1: a sample of {used['answers']}, an answer must be given; the model is the trial {used['model']}."]
     else:
         lines += ["The answer expert was fresh: its cost is real, and it has no F1."]
     return "\n".join(lines)

@@ -52,6 +52,8 @@ from twofold.search.stores.exact import ExactStore
 
 STAGES = ("encode", "retrieve", "rerank", "answer", "all")
 MEASURE = "nDCG@10"
+QUESTIONS, PASSAGES = 60, 300
+"""For F1: questions that are answered, and the passages among which their answers are."""
 
 
 def lot(text: str) -> str:
@@ -195,18 +197,13 @@ def ratios_of(runs: Mapping[str, Run], data: Sample, rounds: int) -> dict[str, A
     return found | {f"time of a query: {above} / {below}": asked.ratio(above, below) for above, below in pairs}
 
 
-def questions_of(chosen: argparse.Namespace) -> tuple[int, int]:
-    """How many questions are answered for F1, over how many passages."""
-    return (4, 20) if chosen.quick else (60, 300)
-
-
 def answered(run: Run, chosen: argparse.Namespace) -> dict[str, float]:
     """F1 of the answers to a sample of questions: from the right passage, and all the way over a small corpus; one must be given."""
     dataset = open_dataset(chosen.answers)
-    asked = sorted(questions(dataset, "test"), key=lambda one: lot(one.id))[: questions_of(chosen)[0]]
+    asked = sorted(questions(dataset, "test"), key=lambda one: lot(one.id))[: 4 if chosen.quick else QUESTIONS]
     (model,), reader = run.side.models, run.side.reader
     assert reader is not None
-    data = sample(dataset, [one.id for one in asked], questions_of(chosen)[1])
+    data = sample(dataset, [one.id for one in asked], 20 if chosen.quick else PASSAGES)
     other = Run(replace(run.side, reader=replace(reader, threshold=float("-inf"))))
     other.add(data.documents)
     said = [other.ask(one.id, one.text, chosen.depth) for one in asked]
@@ -335,7 +332,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     used = {name: getattr(chosen, name) for name in ("model", "reranker", "e2rank", "answers", "depth")}
     used = {name: named(value) if isinstance(value, str) else value for name, value in used.items()}
     used |= {"documents": len(data.documents), "queries": len(data.queries), "answer expert trained": _systems.answers(chosen)}
-    used |= dict(zip(("questions", "passages"), questions_of(chosen), strict=True)) if _systems.answers(chosen) else {}
     more: dict[str, Any] = {"milliseconds": milliseconds, "megabytes": megabytes, "figures": figures, "on_two_threads": two, "used": used}
     content = _measure.result("pipeline", __doc__, ratios, [], chosen, **more)
     _measure.show(content, chosen.to)
