@@ -30,7 +30,7 @@ from bench._measure import ROOT
 from twofold import config as configs
 from twofold import provenance
 from twofold.cache import write_text
-from twofold.core.inject import LayerPlan, mixtures
+from twofold.core.inject import LayerPlan
 from twofold.data.sources import open_dataset
 from twofold.evaluate.evaluation import Settings, evaluate
 from twofold.model.build import build_model
@@ -40,6 +40,7 @@ from twofold.model.spec import ModelSpec
 from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
 from twofold.plugins import describe
+from twofold.train.costs import folds
 from twofold.train.loop import Progress
 from twofold.train.trial import run_trial
 
@@ -119,7 +120,7 @@ def row(path: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         "tokens_per_second": round(statistics.median(watch.rates)) if watch.rates else None,
         "time_over_bare": times_over_bare(system, dataset, chosen.rounds),
         "megabytes": round(sum(footprint(place) for place in places(trial / "model")), 1),
-        "folds": folds(system),
+        "folds": {task: folds(model, task) for task, model in (("retrieve", system.embedder), ("rerank", system.reranker))},
         "environment": provenance.environment(),
     }
 
@@ -127,16 +128,6 @@ def row(path: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 def places(folder: Path) -> list[Path]:
     """The saved models of a trial: one, or an embedder and a reranker."""
     return [folder] if (folder / "config.json").is_file() else [folder / "embedder", folder / "reranker"]
-
-
-def folds(system: System) -> dict[str, bool | None]:
-    """Task → whether its routing is constant in every layer, so that it merges into the weights; None without experts."""
-    found: dict[str, bool | None] = {}
-    for task, model in (("retrieve", system.embedder), ("rerank", system.reranker)):
-        layers = list(mixtures(model.backbone.model))
-        weights = [layer.router.constant(task, layer.roster.visible((task,))) for layer in layers]
-        found[task] = all(each is not None for each in weights) if layers else None
-    return found
 
 
 def times_over_bare(system: System, dataset: Any, rounds: int) -> dict[str, dict[str, float]]:

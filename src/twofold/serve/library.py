@@ -52,7 +52,8 @@ class Library:
             raise ValueError("this model has not learnt to answer")
         plain = self.answerer.spans
         tokens = sum(len(query) + len(hit.body) for hit in hits[:read]) // CHARACTERS_PER_TOKEN
-        reader = replace(self.answerer, spans=lambda items: model.call(lambda: plain(items), tokens))
+        score = model.score if self.answerer.score else None  # a pair that the search left out waits for the queue, too
+        reader = replace(self.answerer, spans=lambda items: model.call(lambda: plain(items), tokens), score=score)
         return answer(query, hits, reader, depth=read)
 
     def close(self) -> None:
