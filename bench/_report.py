@@ -1,4 +1,4 @@
-"""What the reliability benchmarks share: the form of a result, and a log of changes that a killed process leaves behind."""
+"""What the reliability benchmarks share: the form of a result, a log of changes that a killed process leaves behind, the peak of memory."""
 
 from __future__ import annotations
 
@@ -67,3 +67,15 @@ def report(name: str, doc: str | None, scoreboard: Sequence[tuple[str, Any]], to
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return content
+
+
+def peak_resident() -> float:
+    """Megabytes that this process had in memory at most; 0 where the system does not say.
+
+    Not `ru_maxrss`: through fork and exec a child inherits its parent's.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) * 1.024e-3 for line in status.splitlines() if line.startswith("VmHWM:")), 0.0)

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import signal
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench._report import report
+from bench._report import peak_resident, report
 from twofold.backbone.memory import keep_freed_memory
 from twofold.data.sources import open_dataset
 from twofold.evaluate.measures import mean, per_query
@@ -55,8 +54,7 @@ def index_once(place: Path, log: Path, documents: str, model: str, precision: st
         index, reader = open_or_make(place, model, precision=precision)
         with index:
             done = bring_up_to_date(index, open_origin(documents), reader.spans, reader.callables.encode_document, acknowledged=note)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-        file.write(json.dumps({"report": done.as_dict(), "cpu": time.process_time(), "peak_megabytes": round(peak)}) + "\n")
+        file.write(json.dumps({"report": done.as_dict(), "cpu": time.process_time(), "peak_megabytes": round(peak_resident())}) + "\n")
 
 
 def acknowledged(log: Path) -> tuple[set[str], list[dict[str, Any]]]:

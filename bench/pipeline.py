@@ -38,6 +38,7 @@ import torch
 
 from bench import _measure, _systems
 from bench._measure import ROOT
+from bench._report import peak_resident
 from bench._systems import Side
 from bench.memory import resident, weights
 from twofold.data.sources import Dataset, open_dataset
@@ -235,18 +236,6 @@ def forget_peak() -> None:
     """Lets the peak begin anew, where the system can: what importing took for a moment is no part of the work."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_resident() -> float:
-    """Megabytes that this process had in memory at most; 0 where the system does not say.
-
-    Not `ru_maxrss`: through fork and exec a child inherits its parent's.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) * 1.024e-3 for line in status.splitlines() if line.startswith("VmHWM:")), 0.0)
 
 
 def child(name: str, chosen: argparse.Namespace, temporary: Path) -> dict[str, float]:

@@ -1,8 +1,9 @@
-"""Assignments from the command line, and writing what the standard library reads back."""
+"""Files, assignments from the command line, and writing what the standard library reads back."""
 
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from twofold.errors import ConfigError
-from twofold.toml import assign, dump, parse_assignment
+from twofold.toml import assign, dump, parse_assignment, read
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 SCALARS = st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), TEXT)
@@ -71,3 +72,13 @@ def test_none_is_refused_by_its_key() -> None:
         dump({"a": {"b": None}})
     with pytest.raises(ConfigError, match="holds None"):
         dump({"a": [None]})
+
+
+def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
+    good, bad, missing = (tmp_path / name for name in ("good.toml", "bad.toml", "missing.toml"))
+    good.write_text("a = { b = 1 }\n")
+    bad.write_bytes(b"a = \xff")
+    assert read(good) == {"a": {"b": 1}}
+    for path, words in ((bad, "no valid TOML"), (missing, "No such file")):
+        with pytest.raises(ConfigError, match=f"{path.name}: {words}"):
+            read(path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -236,14 +235,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> TrialConfig:
     Raises ConfigError, naming the file or the override, the dotted key and the value, for a file that is missing or no TOML, an
     unknown key (with the nearest valid one) and a value that does not fit.
     """
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no valid TOML: {error}") from error
-    return make(values, overrides, str(path))
+    return make(toml.read(Path(path)), overrides, str(path))
 
 
 def make(values: dict[str, Any], overrides: Sequence[str] = (), where: str = "settings") -> TrialConfig:

@@ -1,4 +1,4 @@
-"""TOML beyond the standard library's reader: one assignment from the command line, and writing."""
+"""TOML beyond the standard library's reader: files with errors that name them, one assignment from the command line, and writing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from twofold.errors import ConfigError
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The table in a file. Raises ConfigError, naming the file, where it is missing or no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: no valid TOML: {error}") from error
 
 
 def parse_assignment(text: str) -> tuple[tuple[str, ...], Any]:

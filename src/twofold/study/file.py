@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, PrivateAttr, ValidationError, model_validator
 
+from twofold import toml
 from twofold.complaints import complaints
 from twofold.config import MethodConfig, Section
 from twofold.errors import ConfigError
@@ -190,14 +190,7 @@ class Study(Section):
 
 def read(path: str | Path) -> Study:
     """The study in a TOML file. Raises ConfigError naming the file, the key and the nearest valid one."""
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no valid TOML: {error}") from error
-    return make(values, str(path))
+    return make(toml.read(Path(path)), str(path))
 
 
 def make(values: Mapping[str, Any], where: str = "study") -> Study:
