@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import time
@@ -88,6 +89,23 @@ def test_what_nobody_foresaw_is_told_without_its_inside(
         assert answer.status_code == 500 and answer.json()["error"]["code"] == "model_failed" and "secret" not in answer.text
         monkeypatch.undo()
         assert client.post(EMBED, json={"input": "a"}).status_code == 200
+
+
+def test_a_client_keeps_its_connection_after_an_error_inside(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hangs up after a 500 resets what the client sends next."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("inside")
+
+    with served(Loaded({"": system})) as (service, client):
+        monkeypatch.setattr(service.engine, "embed", broken)
+        connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=10)
+        for _ in range(3):
+            connection.request("POST", EMBED, json.dumps({"input": "a"}), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            assert answer.status == 500 and json.loads(answer.read())["error"]["code"] == "failed"
+            time.sleep(0.1)  # for a server that hangs up to do so
+        connection.close()
 
 
 def test_a_refusal_says_when_to_come_back(service: Service, client: httpx2.Client) -> None:

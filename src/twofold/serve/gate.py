@@ -79,22 +79,26 @@ class Gate:
             return
         if scope["type"] != "http":
             return
-        begun, status = time.perf_counter(), 500
+        begun, status, told = time.perf_counter(), 500, False
 
         async def dressed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, told
             if message["type"] == "http.response.start":
                 status = message["status"]
                 there = {name.lower() for name, _ in message.get("headers", [])}
                 more = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in there]
                 message = {**message, "headers": [*message.get("headers", []), *more]}
             await send(message)
+            told = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             body = await self._admitted(scope, receive)
             await self.app(scope, _replayed(body, receive), dressed)
         except Refusal as refusal:
             await answer(refusal)(scope, receive, dressed)
+        except Exception:
+            if not told:  # Starlette raises again what was answered and logged, and the server would hang up on the client's next request
+                raise
         finally:
             self.seen(_route(scope), status, time.perf_counter() - begun)
 
