@@ -41,14 +41,16 @@ OURS = LayerPlan(tuple(Expert(name, 8) for name in ("embedding", "reranking", "s
 FAST_BF16 = {"avx512_bf16", "amx_bf16"}
 
 
-def options(doc: str, arguments: Sequence[str] | None, rounds: int) -> argparse.Namespace:
-    """The options that every script takes."""
+def options(doc: str, arguments: Sequence[str] | None, rounds: int, device: str = "") -> argparse.Namespace:
+    """The options that every script takes; `--device` where one is given."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, help="also write the result here: results/bench/NAME.json")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; such a result never reaches the scoreboard")
     parser.add_argument("--rounds", type=int, help=f"rounds of every measurement (default {rounds})")
     parser.add_argument("--backbone", default=BACKBONE, help="a folder, a hub id or package:NAME (default %(default)s)")
     parser.add_argument("--texts", default="pydocs", help="the dataset whose texts are used (default %(default)s)")
+    if device:
+        parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, … (default %(default)s)")
     chosen = parser.parse_args(arguments)
     chosen.rounds = chosen.rounds or (1 if chosen.quick else rounds)
     return chosen
@@ -96,17 +98,22 @@ def _some(texts: Mapping[str, str], count: int, words: int = 0) -> list[str]:
 
 
 def model(
-    backbone: str, plan: LayerPlan | None = None, precision: str = "fp32", length: int = 256, attention: str = "auto"
+    backbone: str,
+    plan: LayerPlan | None = None,
+    precision: str = "fp32",
+    length: int = 256,
+    attention: str = "auto",
+    device: str = "cpu",
 ) -> UnifiedModel:
     """A unified model in eval mode; its experts are made random, since fresh ones are zero."""
     settings = {"precision": precision, "attention": attention, "max_length": length, "pair_length": length}
     spec = ModelSpec(backbone, TASKS, plan=plan or LayerPlan(), query_length=min(64, length // 4), **settings)
-    built = build_model(spec).eval()
+    built = build_model(spec, device).eval()
     draw = torch.Generator().manual_seed(0)
     for layer in mixtures(built.backbone.model):
         for name, parameter in layer.bank.named_parameters():
             if name.startswith("b."):
-                parameter.data.copy_(torch.randn(parameter.shape, generator=draw) * 0.02)
+                parameter.data.copy_(torch.randn(parameter.shape, generator=draw) * 0.02)  # drawn on the CPU: the same on every device
     return built
 
 

@@ -63,3 +63,9 @@ def test_threads_follow_the_environment_without_torch(monkeypatch: pytest.Monkey
     monkeypatch.delitem(provenance.sys.modules, "torch", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert provenance.environment()["threads"] == 3
+
+
+def test_a_carried_copy_is_told_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWOFOLD_COMMIT", "0" * 40)
+    assert provenance.checkout(tmp_path / "src" / "twofold") == {"commit": "0" * 40, "dirty": False}
+    assert provenance.checkout(Path(provenance.__file__).parent)["commit"] != "0" * 40, "a real checkout knows better"

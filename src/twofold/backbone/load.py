@@ -42,7 +42,11 @@ def resolve(name: str) -> str:
     if name.startswith("cache:"):
         folder = backbone_folder(name.removeprefix("cache:"))
         if not folder.is_dir():
-            script = "scripts/get-encoder once" if folder.name == "minilm-3" else "scripts/get-decoder once (--layers N for smollm2-N)"
+            script = (
+                f"scripts/get-encoder {folder.name} once"
+                if folder.name.startswith("minilm-")
+                else "scripts/get-decoder once (--layers N for smollm2-N)"
+            )
             raise ConfigError(f"backbone {name!r}: {folder} is not there; run {script}")
         return str(folder)
     if not name.startswith("package:"):

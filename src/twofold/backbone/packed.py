@@ -7,6 +7,7 @@ lengths are neighbours and attend as one dense batch: a slice of the stream, no 
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -149,10 +150,10 @@ def _has_varlen_kernel(query: Tensor) -> bool:
 @functools.cache
 def _importable_varlen() -> bool:
     try:
-        from torch.nn.attention import varlen  # noqa: F401 (present from torch 2.10 on)
+        from torch.nn.attention import varlen
     except ImportError:
         return False
-    return True
+    return "window_size" in inspect.signature(varlen.varlen_attn).parameters  # torch 2.10's has neither windows nor a scale
 
 
 def _attend_varlen(

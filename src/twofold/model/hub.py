@@ -158,8 +158,6 @@ class TwofoldForSequenceClassification(TwofoldPreTrained):  # type: ignore[no-un
         shorter: the saved one leaves twice a pair's length, `CrossEncoder(path, max_length=…)` may cut more. Raises
         ValueError for a row that is no pair.
         """
-        from twofold.model.unified import TOKEN_BUDGET
-
         if "rerank" not in self.unified.tasks:
             raise ValueError(f"this model was not made for 'rerank'; it does {list(self.unified.tasks)}")
         if self.unified.reads_lists():
@@ -176,7 +174,7 @@ class TwofoldForSequenceClassification(TwofoldPreTrained):  # type: ignore[no-un
             queries.append(query)
             documents.append(document)
         rerank: Any = self.unified.tasks["rerank"]
-        score_N, _ = rerank.scores(self.unified.encoder, self.unified.tokens.pair_ids(queries, documents), TOKEN_BUDGET)
+        score_N, _ = rerank.scores(self.unified.encoder, self.unified.tokens.pair_ids(queries, documents), self.unified.token_budget)
         return SequenceClassifierOutput(logits=score_N[:, None])  # type: ignore[arg-type, unused-ignore]
 
 

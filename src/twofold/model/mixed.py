@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from twofold.backbone.packed import Pack
 from twofold.backbone.tokens import Ids
 from twofold.model.system import System
-from twofold.model.unified import TOKEN_BUDGET, UnifiedModel
+from twofold.model.unified import UnifiedModel
 from twofold.tasks import task_name
 from twofold.tasks.rerank import RerankTask
 from twofold.tasks.retrieve import RetrieveTask
@@ -132,7 +132,8 @@ def _passes(segments: Sequence[Segment]) -> list[str]:
         module = segments[0].model.tasks[task]
         if isinstance(module, RetrieveTask):
             at = [i for i, segment in enumerate(segments) if (segment.task, segment.prompt) == (task, prompt)]
-            found = module.passes(segments[0].model.encoder, _joined([segments[i] for i in at]), prompt, TOKEN_BUDGET)
+            model = segments[0].model
+            found = module.passes(model.encoder, _joined([segments[i] for i in at]), prompt, model.token_budget)
             for place, i in enumerate(at):
                 names[i] = found if isinstance(found, str) else found[place]
     return names

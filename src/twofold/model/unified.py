@@ -29,6 +29,8 @@ WINDOW = 2048
 """Texts that are tokenised and sorted by length together: memory is bounded by a window, not by the input."""
 TOKEN_BUDGET = 4096
 """Tokens of one forward pass: enough for full speed on a CPU, small enough that its buffers are used again."""
+GPU_TOKEN_BUDGET = 65536
+"""The same on a GPU, which a small pass leaves waiting for its next kernel."""
 
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
@@ -76,6 +78,11 @@ class UnifiedModel(nn.Module):
         """D."""
         return self.backbone.width
 
+    @property
+    def token_budget(self) -> int:
+        """Tokens of one forward pass that suit the device the model is on."""
+        return TOKEN_BUDGET if self.backbone.device.type == "cpu" else GPU_TOKEN_BUDGET
+
     def encode(
         self,
         texts: Sequence[str],
@@ -83,13 +90,15 @@ class UnifiedModel(nn.Module):
         prompt: str | None = None,
         dims: int | None = None,
         variant: str = "",
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """Unit vectors (N, D) in fp32. `prompt` is "query", "document" or none; `dims` keeps the first so many features.
 
-        `variant`: by the task `retrieve:VARIANT`, if the model has been given one.
+        `variant`: by the task `retrieve:VARIANT`, if the model has been given one. `token_budget`: tokens of one forward pass, as many as
+        suit the device where none are given.
         """
+        budget = token_budget or self.token_budget
         task = self._task("retrieve", variant, RetrieveTask)
         if prompt not in (None, "query", "document"):
             raise ValueError(f"prompt {prompt!r}: use 'query', 'document' or none")
@@ -97,7 +106,7 @@ class UnifiedModel(nn.Module):
             raise ValueError(f"dims {dims}: use 1 to {self.width}")
         out = [np.zeros((0, dims or self.width), dtype=np.float32)]
         for pack in self._windows(_checked(texts), lambda window: self.tokens.texts(window, prompt), "texts", progress):
-            vector_SD, _ = task.vectors(self.encoder, pack, token_budget, task=task.passes(self.encoder, pack, prompt, token_budget))
+            vector_SD, _ = task.vectors(self.encoder, pack, budget, task=task.passes(self.encoder, pack, prompt, budget))
             out.append(_numpy(vector_SD if dims is None else F.normalize(vector_SD[:, :dims], dim=-1)))
         return np.concatenate(out)
 
@@ -114,7 +123,7 @@ class UnifiedModel(nn.Module):
         pairs: Sequence[tuple[str, str]],
         *,
         variant: str = "",
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """(N,) raw scores of (query, document) pairs, read together by the cross-encoder; `variant` as for `encode`.
@@ -129,7 +138,7 @@ class UnifiedModel(nn.Module):
         _checked([text for pair in pairs for text in pair])
         out = [np.zeros(0, dtype=np.float32)]
         for pack in self._windows(list(pairs), self.tokens.pairs, "pairs", progress):
-            out.append(_numpy(task.scores(self.encoder, pack, token_budget)[0]))
+            out.append(_numpy(task.scores(self.encoder, pack, token_budget or self.token_budget)[0]))
         return np.concatenate(out)
 
     def reads_lists(self, variant: str = "") -> bool:
@@ -143,7 +152,7 @@ class UnifiedModel(nn.Module):
         best = np.argsort(-scores, kind="stable")[:top_k]
         return [Ranked(int(i), float(scores[i]), documents[i]) for i in best]
 
-    def predict(self, task: str, items: Sequence[Any], *, token_budget: int = TOKEN_BUDGET, progress: Progress | None = None) -> list[Any]:
+    def predict(self, task: str, items: Sequence[Any], *, token_budget: int | None = None, progress: Progress | None = None) -> list[Any]:
         """A task's answer to each text, pair or list, as it reads them: `Guess`es for `classify`, and what a task of yours gives.
 
         Raises ValueError for a task that the model does not do.
@@ -153,7 +162,7 @@ class UnifiedModel(nn.Module):
         out: list[Any] = []
         what = "pairs" if kind_of(task) in ("rerank", "answer") else "texts"
         for pack in self._windows(list(items), lambda window: module.pack(self.tokens, window), what, progress):
-            out += module.predict(self.encoder, pack, token_budget)
+            out += module.predict(self.encoder, pack, token_budget or self.token_budget)
         return out
 
     @torch.inference_mode()
@@ -169,7 +178,7 @@ class UnifiedModel(nn.Module):
             passes: str | Sequence[str] = task_name("rerank", variant)
         else:
             pack = self.tokens.texts(_checked(texts), prompt)
-            passes = self._task("retrieve", variant, RetrieveTask).passes(self.encoder, pack, prompt, TOKEN_BUDGET)
+            passes = self._task("retrieve", variant, RetrieveTask).passes(self.encoder, pack, prompt, self.token_budget)
         found: dict[str, Routing] = self.backbone(pack, passes)[1]
         return found
 

@@ -15,7 +15,7 @@ from twofold.data.sources import Dataset
 from twofold.data.splits import lot
 from twofold.evaluate.retrieval import judged
 from twofold.model.system import System
-from twofold.model.unified import TOKEN_BUDGET, UnifiedModel
+from twofold.model.unified import UnifiedModel
 from twofold.probes import AnyDataset
 from twofold.ranking import Bm25, ranked
 from twofold.records import Example, Labelled, Run
@@ -116,7 +116,7 @@ def ranking_passes(system: System, one: Sample, notes: list[str], length: int = 
     assert isinstance(module, RetrieveTask)
     for side, texts in (("query", one.queries), ("document", one.documents)):
         pack = tokens_of(embedder, length).texts(texts, side)
-        names = module.passes(embedder.encoder, pack, side, TOKEN_BUDGET)
+        names = module.passes(embedder.encoder, pack, side, embedder.token_budget)
         found.append(Pass(retrieve, side, one.dataset, embedder, pack, names))
     for task in pair_tasks(system):
         model = system.reranker if task in system.reranker.tasks else system.embedder

@@ -17,7 +17,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from twofold import losses
 from twofold.backbone.backbone import Backbone
@@ -143,12 +142,15 @@ class RerankTask(Task[Example]):
 
 def part_rows(hidden_TD: Tensor, pack: Pack, part: int) -> tuple[Tensor, Tensor]:
     """States of every pair's query (part 1) or document (part 2) as padded rows (P, L, D) in the stream's order, and what is real."""
-    mine_T = pack.part_T.to(hidden_TD.device) == part
-    counts = [int(mine.sum()) for mine in mine_T.split(list(pack.lengths))]
-    rows_PLD = pad_sequence(list(hidden_TD[mine_T].split(counts)), batch_first=True)
-    rows_PLD = rows_PLD if rows_PLD.shape[1] else F.pad(rows_PLD, (0, 0, 0, 1))  # a maximum needs something to look at
-    real_PL = torch.arange(rows_PLD.shape[1], device=hidden_TD.device) < torch.tensor(counts, device=hidden_TD.device)[:, None]
-    return rows_PLD, real_PL
+    device, lengths = hidden_TD.device, torch.tensor(pack.lengths)
+    token_M = (pack.part_T.cpu() == part).nonzero().squeeze(1)  # counted on the CPU: on a GPU every count would wait for it
+    pair_M = torch.arange(len(lengths)).repeat_interleave(lengths)[token_M]
+    count_P = torch.bincount(pair_M, minlength=len(lengths))
+    place_M = torch.arange(len(pair_M)) - (count_P.cumsum(0) - count_P)[pair_M]
+    longest = max(int(count_P.max()), 1)  # a maximum needs something to look at
+    rows_PLD = hidden_TD.new_zeros(len(lengths), longest, hidden_TD.shape[-1])
+    rows_PLD[pair_M.to(device), place_M.to(device)] = hidden_TD[token_M.to(device)]
+    return rows_PLD, (torch.arange(longest) < count_P[:, None]).to(device)
 
 
 def build(
