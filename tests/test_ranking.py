@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import ir_measures
@@ -128,3 +130,11 @@ def test_mixing_two_runs_of_equal_standing() -> None:
 
 def test_stems_are_the_words_that_bm25_counts() -> None:
     assert stems(["The foxes and the running, running!", "a"]) == [["fox", "run", "run"], []]
+
+
+def test_bm25_does_not_start_jax(tmp_path: Path) -> None:
+    """JAX takes three quarters of a GPU's memory when it starts, which bm25s would have it do."""
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise SystemExit('jax was imported')\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import twofold.ranking; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

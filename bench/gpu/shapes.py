@@ -14,10 +14,12 @@ models.
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,7 @@ from bench._measure import Times, rounded
 from twofold import plugins
 from twofold.backbone.backbone import Backbone
 from twofold.backbone.packed import Pack, make_pack
+from twofold.cache import write_text
 from twofold.core.inject import Expert, LayerPlan, fold, inject
 from twofold.core.routing import Bank, Roster, Router
 
@@ -50,11 +53,17 @@ PLANS = {
 
 
 def model_of(shape: Mapping[str, int], device: str) -> nn.Module:
-    """A random Qwen3 in bf16, made on the device; the same weights every time."""
+    """A random Qwen3 in bf16, drawn on the device; the same weights every time."""
     torch.manual_seed(0)
+    with torch.device("meta"):
+        model: Any = AutoModel.from_config(Qwen3Config(**shape), dtype=torch.bfloat16)
+    model.to_empty(device=device)
     with torch.device(device):
-        model: nn.Module = AutoModel.from_config(Qwen3Config(**shape), dtype=torch.bfloat16)
-    return model.eval().requires_grad_(False)
+        model.rotary_emb = type(model.rotary_emb)(model.config)  # its frequencies are no weights
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0) if parameter.dim() == 1 else parameter.normal_(std=0.02)
+    return cast(nn.Module, model.eval().requires_grad_(False))
 
 
 def with_experts(model: nn.Module, plan: LayerPlan, device: str, dtype: torch.dtype) -> Backbone:
@@ -176,6 +185,7 @@ class Shape:
         if name == "mixture":
             self.ratios["weights, one model with experts / two models"] = fixed(megabytes(model) / (2 * self.weights))
         for kind, call in calls.items():
+            print(f"{time.strftime('%T')} {self.name}, {name}, {kind}", file=sys.stderr, flush=True)
             times = self.turns(name, call, kind)
             self.ratios[f"{name} / bare, {kind}"] = times.ratio(name, "bare")
             self.seconds[f"{name}, {kind}"] = rounded(times.seconds)
@@ -222,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     ratios: dict[str, Any] = {}
     seconds: dict[str, Any] = {}
     figures = {}
+    content: dict[str, Any] = {}
     for name, shape in shapes.items():
         one = Shape(name, shape, chosen.device, chosen.rounds, chosen.tokens)
         one.measure()
@@ -229,9 +240,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         seconds |= {f"{name}: {what}": times for what, times in one.seconds.items()}
         figures[name] = one.figures
         del one
-    facts = argparse.Namespace(quick=chosen.dry_run, rounds=chosen.rounds, backbone="Qwen3 shapes, random weights", texts="random tokens")
-    clock = "wall seconds of a synchronised pass; the variant and the bare model take turns"
-    content = _measure.result("gpu-shapes", __doc__, ratios, [], facts, clock=clock, figures=figures, seconds=seconds)
+        facts = argparse.Namespace(
+            quick=chosen.dry_run, rounds=chosen.rounds, backbone="Qwen3 shapes, random weights", texts="random tokens"
+        )
+        clock = "wall seconds of a synchronised pass; the variant and the bare model take turns"
+        content = _measure.result("gpu-shapes", __doc__, ratios, [], facts, clock=clock, figures=figures, seconds=seconds)
+        if chosen.to is not None:  # after every shape: a lease may end
+            write_text(chosen.to, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     _measure.show(content, chosen.to)
     return content
 

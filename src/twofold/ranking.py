@@ -5,16 +5,25 @@ Shapes: N queries, M documents, C documents of one chunk, D dimensions, k result
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import bm25s
 import numpy as np
 import Stemmer
 from numpy.typing import NDArray
 
 from twofold.records import Document, Run
+
+if "jax" in sys.modules:
+    import bm25s
+else:  # bm25s starts JAX where it is installed, which takes three quarters of a GPU's memory; nothing here needs it
+    sys.modules["jax"] = None  # type: ignore[assignment]
+    try:
+        import bm25s
+    finally:
+        del sys.modules["jax"]
 
 
 class Bm25:

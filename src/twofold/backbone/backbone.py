@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
 """Largest difference between packed and padded hidden states, relative to their size, that counts as equal in fp32."""
+HALF_TOLERANCE = 5e-2
+"""The same in half precision, where both round in every layer, of the norm of all differences: 36 layers of bf16 come to .03."""
 OFFSET_FAMILIES = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "roberta-prelayernorm", "xmod", "longformer"}
 """Families whose positions start at padding_idx + 1."""
 
@@ -75,6 +77,7 @@ class Backbone(nn.Module):
         kinds = getattr(self.config, "type_vocab_size", 0) or 0
         self._types = "token_type_ids" in self._accepts and kinds > 1
         self._offset = position_offset(self.config)
+        self._unpacked = str(self.config._attn_implementation)
         self.autocast = False
         self.why_padded = "asked for" if attention == "padded" else self._prove_packed()
         self.autocast = precision == "bf16"
@@ -223,7 +226,7 @@ class Backbone(nn.Module):
         model: Any = self.model
         if not getattr(model, "_supports_attention_backend", False) or "position_ids" not in self._accepts:
             return "the model does not take an attention function"
-        before, training = model.config._attn_implementation, model.training
+        training = model.training
         window = getattr(self.config.get_text_config(), "sliding_window", None)
         longest = min(3 * int(window or 12) + 5, 600, int(getattr(self.config, "max_position_embeddings", 600)) - 4)
         draw = torch.Generator().manual_seed(0)
@@ -234,17 +237,19 @@ class Backbone(nn.Module):
         model.eval()
         try:
             directions = (False, True) if self.both_ways else (False,)
+            model.set_attn_implementation(self._unpacked)
             want = torch.stack([self._run_padded(pack, "proof", both)[0] for both in directions])
             packed.register()
             model.set_attn_implementation(packed.NAME)
             got = torch.stack([self._run_packed(pack, "proof", both)[0] for both in directions])
-            off = float((got - want).abs().max() / want.abs().max().clamp_min(1e-6))
-            tolerance = TOLERANCE if want.dtype == torch.float32 and not self.autocast else 3e-2
-            why = "" if off <= tolerance else f"packed differs from padded by {off:.1e}"
+            exact = want.dtype == torch.float32 and not self.autocast
+            got, want = got.float(), want.float()
+            off = float((got - want).abs().max() / want.abs().max().clamp_min(1e-6)) if exact else float((got - want).norm() / want.norm())
+            why = "" if off <= (TOLERANCE if exact else HALF_TOLERANCE) else f"packed differs from padded by {off:.1e}"
         except Exception as error:  # whatever a model's code does with a stream that it cannot take
             why = f"packed attention failed: {(str(error).splitlines() or [type(error).__name__])[0]}"
         if why:
-            model.set_attn_implementation(before)
+            model.set_attn_implementation(self._unpacked)
         model.train(training)
         return why
 
