@@ -280,7 +280,7 @@ def test_a_texts_own_tokens_alone_are_pooled() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_proof_can_be_repeated(precision: str) -> None:
-    """On a GPU it is: once in fp32 and once in the half precision that has a kernel of its own. The second look compares with padded, too."""
+    """As on a GPU: in fp32, and again in half precision, which has a kernel of its own there. The second look compares with padded, too."""
     backbone, pack = Backbone(tiny_model("bert").eval(), precision=precision), tiny_pack(LENGTHS)
     with torch.no_grad():
         hidden_TD = backbone(pack, "retrieve")[0]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.typed import run
 from twofold import plugins
+from twofold.errors import ConfigError
 
 
 def test_evaluate_writes_a_result_that_compare_reads(place: Path, model: str, tmp_path: Path) -> None:
@@ -21,6 +22,13 @@ def test_evaluate_writes_a_result_that_compare_reads(place: Path, model: str, tm
     assert {row["row"] for row in compared["rows"]} >= {"dense", "reranked"}
     assert all(row["gain"]["mean"] == 0 for row in compared["rows"])
     assert "dense" in run("compare", *files).stdout
+
+
+def test_evaluate_in_another_precision(place: Path, model: str, tmp_path: Path) -> None:
+    run("evaluate", model, "--data", place / "tiny", "--depth", "5", "--to", tmp_path / "a.json", "--precision", "bf16")
+    assert json.loads((tmp_path / "a.json").read_text())["system"]["members"][0]["precision"] == "bf16"
+    with pytest.raises(ConfigError, match="precision 'fp8': use fp32, bf16, bf16-weights or auto"):
+        run("evaluate", model, "--data", place / "tiny", "--precision", "fp8")
 
 
 @pytest.mark.parametrize("family", ["methods", "routers"])

@@ -124,14 +124,13 @@ def _show(found: Any) -> None:
 
 
 def evaluate_answers(
-    model: str, facts: dict[str, Any], data: str, split: str, task: str, depth: int, sample: int | None, to: Path | None, as_json: bool
+    loaded: Any, facts: dict[str, Any], data: str, split: str, task: str, depth: int, sample: int | None, to: Path | None, as_json: bool
 ) -> None:
     """Exact match and F1 of a task's answers, with the right passage given and end to end."""
     from twofold.data.sources import open_dataset
     from twofold.evaluate.answering import Depths, answer_dataset
     from twofold.model.folder import load, still_there
 
-    loaded = load(model)
     name, start = str(facts["name"]), facts.get("start")
     before = load(start["path"], precision=loaded.spec.precision) if start and still_there(start) else None
     with bar() as progress:

@@ -27,6 +27,7 @@ def evaluate(
     variant: Annotated[str, typer.Option(help="The domain whose expert retrieves and reranks, if the model was given one.")] = "",
     task: Annotated[str, typer.Option(help="For labelled texts: the task that labels them; answer: queries with answers.")] = "classify",
     sample: Annotated[int | None, typer.Option(min=1, help="For answers: end to end so many questions only.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, or auto (the faster one here), if not the model's own.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model: dense retrieval, reranking of its own and BM25's candidates, the ceiling, and tests; or its labels.
@@ -43,12 +44,12 @@ def evaluate(
     keep_freed_memory()
     facts = {"name": Path(model).name, **read_facts(model)}
     if kind_of(task) == "answer":
-        evaluate_answers(model, facts, data, split, task, depth, sample, to, as_json)
+        evaluate_answers(load(model, precision=precision), facts, data, split, task, depth, sample, to, as_json)
         return
     if is_labelled(data):
-        _evaluate_labels(model, facts, data, split, task, to, as_json)
+        _evaluate_labels(model, facts, data, split, task, precision, to, as_json)
         return
-    system = System.of(load(model), variant) if variant else load_system(model)
+    system = System.of(load(model, precision=precision), variant) if variant else load_system(model, precision=precision)
     system.rerank_weight = system.rerank_weight if weight is None else weight
     settings = Settings(depth=depth, bm25_rerank_depth=bm25_depth or depth, retrieval_depth=max(100, depth))
     result = _evaluate_ranking(system, facts, data, split, settings, runs)
@@ -80,7 +81,9 @@ def _evaluate_ranking(system: Any, facts: dict[str, Any], data: str, split: str,
         )
 
 
-def _evaluate_labels(model: str, facts: dict[str, Any], data: str, split: str, task: str, to: Path | None, as_json: bool) -> None:
+def _evaluate_labels(
+    model: str, facts: dict[str, Any], data: str, split: str, task: str, precision: str | None, to: Path | None, as_json: bool
+) -> None:
     """Accuracy and macro-F1 of a model's labels, with linear probes of its embeddings and of the bare backbone's beside it."""
     from dataclasses import replace
 
@@ -90,7 +93,7 @@ def _evaluate_labels(model: str, facts: dict[str, Any], data: str, split: str, t
     from twofold.model.build import build_model
     from twofold.model.folder import load, still_there
 
-    loaded = load(model)
+    loaded = load(model, precision=precision)
     bare = build_model(replace(loaded.spec, tasks={"retrieve": {}}, plan=LayerPlan()))
     name, start = str(facts["name"]), facts.get("start")
     before = load(start["path"], precision=loaded.spec.precision) if start and still_there(start) else None

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
-from twofold.backbone.load import load_model, weights_sha256
+from twofold.backbone.load import DTYPES, load_model, weights_sha256
 from twofold.backbone.precision import AUTO, fastest
 from twofold.checkpoint import MANIFEST, Manifest, load_tensors, save_tensors, verify, write_folder
 from twofold.errors import CheckpointError, ConfigError
@@ -106,6 +106,8 @@ def load(
     folder may import; `growth`: what is added to the model, which then gives the canary's numbers all the same. Raises
     CheckpointError naming the file, the expert, the plug-in or the backbone that is not right.
     """
+    if precision not in (None, AUTO, *DTYPES):
+        raise ConfigError(f"precision {precision!r}: use {', '.join(DTYPES)} or {AUTO}")
     folder = locate(path)
     checked(folder)
     config = read_config(folder)
