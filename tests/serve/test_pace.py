@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from twofold.serve.pace import Pace
+from twofold.serve.pace import LATE, Lateness, Pace
 
 
 def test_fixed_cost_and_rate_are_found() -> None:
@@ -37,3 +39,14 @@ def test_a_machine_that_became_slow_is_noticed() -> None:
     for tokens in (100, 200) * 100:
         pace.saw(tokens, tokens / 100)
     assert pace.seconds(100) == pytest.approx(1.0, rel=0.05)
+
+
+def test_estimates_are_stretched_until_few_waits_are_longer() -> None:
+    late, draw = Lateness(), random.Random(0)
+    for _ in range(2000):
+        late.saw(2.0, 2.0 * draw.lognormvariate(0, 0.1))
+    longer = sum(draw.lognormvariate(0, 0.1) > late.factor for _ in range(4000)) / 4000
+    assert longer < 3 * LATE and 1.1 < late.factor < 1.5
+    for _ in range(2000):
+        late.saw(2.0, 1.0)
+    assert late.factor == 1.0, "a machine that became fast is noticed, and nothing is promised faster than estimated"

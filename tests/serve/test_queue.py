@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -107,6 +108,29 @@ def test_what_would_wait_too_long_is_told_when_to_come_back() -> None:
     with queue.admitted(500, "interactive"):
         pass
     assert queue.load == {"interactive": 0, "bulk": 0}
+
+
+def test_waits_that_were_longer_than_thought_make_it_promise_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is half as fast as the queue thinks: after some such waits it takes half as much."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    queue = Queue(steady(), max_wait=2.0)
+
+    def taken() -> int:
+        count = 0
+        with pytest.raises(Overloaded):
+            while True:
+                with queue.admitted(100, "interactive"):
+                    queue.put([Work(100)], "interactive")
+                count += 1
+        return count
+
+    before = taken()
+    for _ in range(40):
+        while any(queue.load.values()):
+            clock[0] += 2 * sum(tokens for _, tokens in done(queue)) / 1000
+        after = taken()
+    assert before == 20 and 9 <= after <= 11
 
 
 def test_waiting_bulk_work_makes_interactive_work_wait_a_little_longer() -> None:

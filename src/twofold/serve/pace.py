@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 FORGET = 0.97
 """What a pass still counts after the next one: the machine may be busy now and idle in a minute."""
 FIRST_SECONDS, FIRST_RATE = 0.01, 2000.0
@@ -35,3 +37,20 @@ class Pace:
     def tokens(self, seconds: float) -> int:
         """How many tokens a pass of about that long holds."""
         return max(0, int((seconds - self.fixed) / self.per_token))
+
+
+LATE, STEP = 0.02, 0.05
+"""Of the waits, so many may be longer than estimated times the factor; how fast the factor follows."""
+
+
+class Lateness:
+    """By how much estimated waits must be stretched so that few are longer: a quantile of actual over estimated, followed step by step
+    (Robbins and Monro 1951). An estimate is a mean; what a server promises has to hold for nearly all."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def saw(self, estimated: float, actual: float) -> None:
+        """Learns from one wait that was long enough to say something."""
+        longer = actual > estimated * self.factor
+        self.factor = max(1.0, self.factor * math.exp(STEP * (longer - LATE)))

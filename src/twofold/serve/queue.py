@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
-from twofold.serve.pace import Pace
+from twofold.serve.pace import Lateness, Pace
 
 Priority: TypeAlias = Literal["interactive", "bulk"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
@@ -26,6 +26,10 @@ PASS_SECONDS = 0.1
 """A pass is about this long: what a request that comes just after its start has to wait at least."""
 PASS_TOKENS = (512, 16384)
 """A pass's budget is kept within these: below, a processor is not used well; above, memory is."""
+
+
+WORTH = 0.5
+"""Waits that were thought to be at least this share of the limit say how good the thoughts are."""
 
 
 class Overloaded(Exception):
@@ -62,6 +66,9 @@ class Ticket:
     results: dict[int, Any] = field(default_factory=dict)
     begun: int = 0
     """How many pieces have been taken."""
+    since: float = field(default_factory=lambda: time.monotonic())
+    estimate: float = 0.0
+    """Seconds from `since` until it would be done, as the queue thought."""
 
     @property
     def waiting(self) -> bool:
@@ -77,7 +84,7 @@ class Queue:
     """Thread-safe. Requests `admit` and `put`; one worker `take`s passes and `settle`s them."""
 
     def __init__(self, pace: Pace, max_wait: float = 2.0, max_bulk_wait: float = 30.0) -> None:
-        self.pace, self.limits = pace, {"interactive": max_wait, "bulk": max_bulk_wait}
+        self.pace, self.late, self.limits = pace, Lateness(), {"interactive": max_wait, "bulk": max_bulk_wait}
         self.load: dict[Priority, float] = {"interactive": 0, "bulk": 0}
         """Tokens that were admitted and not settled yet, by priority."""
         self.open = True
@@ -109,7 +116,7 @@ class Queue:
         with self._ready:
             if not self.open:
                 raise Closed
-            wait = self.wait(tokens, priority)
+            wait = self.wait(tokens, priority) * self.late.factor
             if self.load[priority] and wait > self.limits[priority]:
                 raise Overloaded(max(1, math.ceil(wait - self.limits[priority])))
             self.load[priority] += tokens
@@ -128,6 +135,7 @@ class Queue:
             return ticket.future
         with self._ready:
             self.load[priority] += sum(piece.tokens for piece in pieces)
+            ticket.estimate = self.wait(0, priority)
             self._tickets[priority].append(ticket)
             self._ready.notify_all()
         ticket.future.add_done_callback(lambda future: self._forget(ticket) if future.cancelled() else None)
@@ -160,6 +168,8 @@ class Queue:
             else:
                 ticket.results[place] = output
                 if len(ticket.results) == len(ticket.pieces):
+                    if ticket.priority == "interactive" and ticket.estimate > WORTH * self.limits["interactive"]:
+                        self.late.saw(ticket.estimate, time.monotonic() - ticket.since)
                     _finish(ticket.future, [ticket.results[i] for i in range(len(ticket.pieces))])
 
     def close(self) -> None:
