@@ -12,6 +12,7 @@ tokens, and what share it reaches of the card's own matrix products.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +30,13 @@ from bench._measure import Times, rounded
 from bench.gpu.shapes import matrix_rate, synchronise
 from twofold.backbone.load import resolve
 from twofold.backbone.packed import split
+from twofold.cache import write_text
 from twofold.core.inject import LayerPlan
 from twofold.model.unified import UnifiedModel
 
 LENGTH, DEPTH = 256, 20
 PEERS = (("fp32", 32), ("fp16", 256), ("bf16-weights", 256))
+Call = Callable[[], object]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16-weights": torch.bfloat16}
 
 
@@ -97,6 +100,19 @@ def forward(models: Mapping[str, UnifiedModel], texts: Sequence[str], device: st
     return found
 
 
+def variants_of(kind: str, backbone: str, folder: Path, device: str, texts: list[str], pairs: list[tuple[str, str]]) -> dict[str, Call]:
+    """The peers' calls of one kind, encode or rerank."""
+    found: dict[str, Call] = {}
+    for precision, batch in PEERS:
+        if kind == "encode":
+            peer = embedder(backbone, precision, device)
+            found[f"sentence-transformers, {precision}, {batch}"] = partial(peer.encode, texts, batch_size=batch)
+        else:
+            judge = reranker(backbone, folder / "peer", precision, device)
+            found[f"cross-encoder, {precision}, {batch}"] = partial(judge.predict, pairs, batch_size=batch)
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = _measure.options(__doc__, arguments, rounds=3, device="cuda")
     device = chosen.device
@@ -105,34 +121,28 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     asked = _measure.queries(chosen.texts, queries)
     pairs = [(query, text) for i, query in enumerate(asked) for text in (texts * 2)[i * depth % count :][:depth]]
     models = ours(chosen.backbone, device)
-    ratios: dict[str, Any] = {}
-    seconds, rates = {}, {}
+    tokens = models["ours, bf16"].tokens
+    work = {"encode": (len(texts), sum(tokens.texts(texts).lengths)), "rerank": (len(pairs), sum(tokens.pairs(pairs).lengths))}
     attention = {name: model.backbone.why_padded or "packed" for name, model in models.items()}
+    figures: dict[str, Any] = {"attention": attention, "forward": forward(models, texts, device, chosen.rounds)}
+    ratios: dict[str, Any] = {}
+    more: dict[str, dict[str, Any]] = {"seconds": {}, "useful_tokens_per_second": {}}
+    content: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ("encode", "rerank"):
-            variants: dict[str, Callable[[], object]] = {}
-            for precision, batch in PEERS:
-                if kind == "encode":
-                    peer = embedder(chosen.backbone, precision, device)
-                    variants[f"sentence-transformers, {precision}, {batch}"] = partial(peer.encode, texts, batch_size=batch)
-                else:
-                    judge = reranker(chosen.backbone, Path(folder) / "peer", precision, device)
-                    variants[f"cross-encoder, {precision}, {batch}"] = partial(judge.predict, pairs, batch_size=batch)
+        for kind, (items, amount) in work.items():
+            variants = variants_of(kind, chosen.backbone, Path(folder), device, texts, pairs)
             peers = list(variants)
             for name, model in models.items():
                 variants[name] = partial(model.encode, texts) if kind == "encode" else partial(model.score, pairs)
             times = turns(variants, device, chosen.rounds)
             ratios |= against(times, kind, peers, list(models))
-            bare = models["ours, bf16"].tokens
-            tokens = sum((bare.texts(texts) if kind == "encode" else bare.pairs(pairs)).lengths)
-            seconds[kind] = rounded(times.seconds)
-            rates[kind] = {"items": len(texts) if kind == "encode" else len(pairs), "tokens": tokens}
-            rates[kind] |= {name: times.rate(name, tokens) for name in variants}
-    clock = "wall seconds of a synchronised call; variants take turns"
-    figures = {"attention": attention, "forward": forward(models, texts, device, chosen.rounds)}
-    content = _measure.result(
-        "gpu-encode", __doc__, ratios, [], chosen, clock=clock, figures=figures, useful_tokens_per_second=rates, seconds=seconds
-    )
+            more["seconds"][kind] = rounded(times.seconds)
+            rates = {name: times.rate(name, amount) for name in variants}
+            more["useful_tokens_per_second"][kind] = {"items": items, "tokens": amount, **rates}
+            clock = "wall seconds of a synchronised call; variants take turns"
+            content = _measure.result("gpu-encode", __doc__ or "", ratios, [], chosen, clock=clock, figures=figures, **more)
+            if chosen.to is not None:  # after each half: a lease may end
+                write_text(chosen.to, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     _measure.show(content, chosen.to)
     return content
 

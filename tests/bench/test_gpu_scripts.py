@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu import shapes, tiny
+from bench.gpu import encode, shapes, tiny
 
 PACK = Path(__file__).parents[2] / "bench" / "gpu" / "pack"
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -23,6 +23,19 @@ def test_shapes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert {f"tiny: {name} / bare, bulk" for name in ("mixture", "folded", "transformers padded")} <= set(content["ratios"])
     assert content["ratios"]["tiny: weights, one model with experts / two models"]["value"] > 0.5
     assert content["figures"]["tiny"]["attention"] == "packed"
+
+
+def test_encode(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    backbone, data = tiny.backbone(tmp_path / "backbone"), tiny.dataset(tmp_path / "data")
+    to = tmp_path / "encode.json"
+    arguments = ["--quick", "--device", "cpu", "--backbone", str(backbone), "--texts", str(data), "--to", str(to)]
+    content = encode.main(arguments)
+    assert json.loads(capsys.readouterr().out) == json.loads(to.read_text()) and content["scoreboard"] == []
+    assert {"sentence-transformers, fp32, 32 / mixture, bf16, encode", "cross-encoder, fp16, 256 / ours, bf16-weights, rerank"} <= set(
+        content["ratios"]
+    )
+    assert set(content["figures"]["attention"].values()) == {"packed"}
+    assert all(0 < each["share_of_matrix_rate"] for each in content["figures"]["forward"].values())
 
 
 def test_every_shape_is_what_its_name_says() -> None:

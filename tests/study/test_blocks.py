@@ -29,3 +29,8 @@ def test_nothing_is_an_empty_table() -> None:
 def test_answers_are_in_the_order_of_the_questions() -> None:
     sections = [Section(str(n), "", Answer(n, "", "yes", []) if n else None, []) for n in (3, 0, 1)]
     assert [answer.number for answer in Report("", [], sections, {}).answers] == [1, 3]
+
+
+def test_what_is_small_is_not_shown_as_nothing() -> None:
+    table = Table("t", "t", [{"lr": 1e-5, "p": 0.0}], {"lr": 4})
+    assert (table.shown("lr", 1e-5), table.shown("lr", 3e-4), table.shown("p", 0.0)) == ("1e−05", "0.0003", "0.000")

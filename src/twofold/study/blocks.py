@@ -39,7 +39,9 @@ class Table:
         if value is None:
             return "–"
         if isinstance(value, float):
-            return f"{value:.{self.digits.get(column, 3)}f}".replace("-", "−")
+            digits = self.digits.get(column, 3)
+            small = 0 < abs(value) < 0.5 * 10**-digits  # it would be shown as nothing
+            return (f"{value:.1g}" if small else f"{value:.{digits}f}").replace("-", "−")
         return str(value)
 
     def csv(self) -> str:

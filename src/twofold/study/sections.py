@@ -120,7 +120,7 @@ def _sweep(evidence: Evidence) -> Iterator[Block]:
         rows.append(
             {**where, "criterion": content["criterion"], **content["dev"], "taken": "at the edge" if edge else "yes" if taken else ""}
         )
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = sorted(dict.fromkeys(key for row in rows for key in row), key=lambda name: name == "taken")
     rows = [{key: row.get(key) for key in columns} for row in rows]
     for data in dict.fromkeys(str(row["data"]) for row in rows):
         series: dict[str, list[tuple[float, float, str]]] = {}
