@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "scoreboard"
 IDS = [*(f"Q{i}" for i in range(1, 9)), *(f"S{i}" for i in range(1, 13)), *(f"T{i}" for i in range(1, 11))]
-MARKS = "\n".join(f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\nand" for name in ("results", "further", "targets"))
+MARKS = "\n".join(f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\nand" for name in ("results", "further", "study", "targets"))
 README = f"Hello\n{MARKS}\nbye\n"
 ENVIRONMENT = {
     "cpu": {"model": "Fast CPU", "cores": 2, "flags": []},
@@ -120,7 +120,7 @@ def test_stated_values_are_judged_against_their_bounds(tmp_path: Path, id: str, 
 
 def test_every_target_that_is_stated_can_be_judged(tmp_path: Path) -> None:
     """A bound that could not be read would fail here."""
-    stated = [id for id in IDS if id not in ("Q1", "Q2", "Q3", "Q5", "Q6", "Q7", "Q8")]
+    stated = [id for id in IDS if id not in ("Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7", "Q8")]
     put(tmp_path, "bench/x.json", {"environment": ENVIRONMENT, "scoreboard": [{"id": id, "value": {}} for id in stated]})
     entries = board(tmp_path)
     assert all(entries[id]["met"] is None and entries[id]["source"] for id in stated)
@@ -157,6 +157,31 @@ def test_answers_on_all_test_articles(tmp_path: Path) -> None:
     put(tmp_path, "answer/squad.json", {**content, "rows": rows, "data": {"name": "squad", "split": "test"}})
     entry = board(tmp_path)["Q7"]
     assert (entry["value"], entry["met"], entry["source"]) == ({"f1": 0.5, "exact_match": 0.4}, True, "results/answer/squad.json")
+
+
+def test_one_model_against_specialists_is_read_from_the_cells(tmp_path: Path) -> None:
+    """Means over three seeds of both tasks; a kind with a task, or a seed, too few is left out."""
+
+    def cell(arm: str, seed: int, backbone: str = "minilm-l6", **rows: float) -> None:
+        place = {"arm": arm, "seed": seed, "data": "made", "backbone": backbone, "sweeping": False}
+        tests = {"made": {"rows": {row: {"nDCG@10": value} for row, value in rows.items()}}}
+        put(
+            tmp_path,
+            f"studies/a/{backbone}-{arm}-{seed}.json",
+            {"kind": "study cell", "cell": place, "tests": tests, "environment": ENVIRONMENT},
+        )
+
+    for seed in range(3):
+        cell("moe_lora", seed, dense=0.5 + seed / 10, rerank=0.7)
+        cell("moe_lora", seed, "other", dense=0.0, rerank=0.0)
+        cell("specialist_retrieve", seed, dense=0.5)
+        cell("full_retrieve", seed, dense=0.1)
+        if seed < 2:
+            cell("specialist_rerank", seed, rerank=0.8)
+    assert board(tmp_path)["Q4"]["value"] is None
+    cell("specialist_rerank", 2, rerank=0.8)
+    entry = board(tmp_path)["Q4"]
+    assert entry["value"] == {"lora": pytest.approx((0.1 - 0.1) / 2)} and entry["met"] is None and "moe_lora" in entry["source"]
 
 
 def test_the_newest_file_wins(tmp_path: Path) -> None:
