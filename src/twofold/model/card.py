@@ -2,7 +2,7 @@
 
 What is not among the facts is not said. The facts that are understood: name, license, language, base_model, datasets,
 attribution (a list of sentences on data and licences), method, options, train (steps, batch, negatives, lr, seed, tokens,
-seconds), scores, dev, environment; the rest stays in facts.json.
+seconds), scores, dev, environment, before (the facts of the model that this one grew from); the rest stays in facts.json.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def system_card(members: list[str], facts: Facts) -> str:
 def told(facts: Facts) -> list[str]:
     """The sections on training, environment and scores, as far as there are facts."""
     parts = []
-    for title, rows in (("Training", training(facts)), ("Environment", environment(facts))):
+    before = training(facts.get("before") or {})
+    for title, rows in (("Training", training(facts)), ("Training before that", before), ("Environment", environment(facts))):
         if rows:
             parts += [f"## {title}", table(rows)]
     if facts.get("attribution"):
