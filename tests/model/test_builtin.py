@@ -25,6 +25,8 @@ def test_it_opens_by_name_embeds_and_ranks(tmp_path: Path, monkeypatch: pytest.M
     assert model.encode(["a text"]).shape == (1, 384)
     best = model.rank("What is the capital of France?", ["Bananas are yellow.", "Paris is the capital and largest city of France."])
     assert best[0].index == 1
+    (span, *_), _ = model.predict("answer", [("Who built it?", "It was built by Ada in 1889."), ("Where?", "Bananas are yellow.")])
+    assert "It was built by Ada in 1889."[span.start : span.end] == "Ada"
     system = twofold.load_system("builtin")
     assert system.rerank_weight == model.rerank_weight > 0
     assert np.array_equal(system.encode_queries(["a text"]), model.encode_queries(["a text"]))
@@ -35,7 +37,8 @@ def test_the_card_names_the_data_and_its_licences() -> None:
     for word in ("SciFact", "SQuAD", "development set", "MedQuAD", "CC BY-SA 4.0", "all-MiniLM-L6-v2", "cc-by-sa-4.0"):
         assert word in card
     facts = folder.read_facts("builtin")
-    assert facts["train"]["datasets"] == ["scifact", "squad", "medquad", "pydocs"]
+    assert facts["before"]["train"]["datasets"] == ["scifact", "squad", "medquad", "pydocs"]
+    assert facts["train"]["datasets"] == ["squad"], "its answers"
     assert "nfcorpus" not in card, "trained on open data only"
 
 

@@ -61,7 +61,8 @@ def train(
         out.print_json(json.dumps({"model": str(folder / "model"), "system": system.describe()}))
     else:
         said, model = "there:" if done else "saved", folder / "model"
-        out.print(f"{said} {model}; next: twofold evaluate {model} --data {settings.data.train[0]}", markup=False)
+        how = " --task answer" if set(settings.tasks) == {"answer"} else ""
+        out.print(f"{said} {model}; next: twofold evaluate {model} --data {settings.data.train[0]}{how}", markup=False)
 
 
 @app.command()

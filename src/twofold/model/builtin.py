@@ -15,7 +15,7 @@ from twofold.errors import CheckpointError
 
 NAME = "builtin"
 FOLDER = Path(__file__).resolve().parents[1] / "builtin"
-SHA256 = "faae9e74844994ce898d796e92c191413988df8f25b22b35ebbf1f12cb4dbcad"
+SHA256 = "9cdc99a62b42e7b2dcd8d42190492ecaac3deb4ed24d48067e8501f631a6507b"
 """Of the folder's manifest, which holds the sha256 of every file."""
 
 ABOUT: dict[str, Any] = {

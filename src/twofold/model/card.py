@@ -20,6 +20,7 @@ Facts = Mapping[str, Any]
 USES = {
     "twofold": 'import twofold\n\nmodel = twofold.load("{path}")\nvectors = model.encode_documents(["a document", "another"])',
     "rank": 'best = model.rank("a query", ["a document", "another"])',
+    "answer": 'spans = model.predict("answer", [("who built it?", "It was built by Ada.")])[0]  # best first',
     "retrieve": "import twofold\nfrom sentence_transformers import SentenceTransformer\n\n"
     'vectors = SentenceTransformer("{path}").encode_document(["a document"])',
     "rerank": "import twofold\nfrom sentence_transformers import CrossEncoder\n\n"
@@ -85,7 +86,8 @@ def is_hub_id(name: str) -> bool:
 def usage(model: UnifiedModel, name: str) -> str:
     """Code for every library that opens the folder."""
     both = "retrieve" in model.tasks and "rerank" in model.tasks
-    blocks = [USES["twofold"] + ("\n" + USES["rank"] if both else "")] if "retrieve" in model.tasks else []
+    own = [USES["twofold"], *([USES["rank"]] if both else []), *([USES["answer"]] if "answer" in model.tasks else [])]
+    blocks = ["\n".join(own)] if "retrieve" in model.tasks else []
     blocks += [USES[task] for task in ("retrieve", "rerank") if task in model.tasks]
     if name == builtin.NAME:  # other libraries take a folder and not our name for it
         blocks = [block.replace('er("{path}")', 'er(str(twofold.locate("{path}")))') for block in blocks]
