@@ -92,3 +92,5 @@ def test_answers_are_evaluated(reads: str, place: Path, tmp_path: Path) -> None:
     said = run(*asked).stdout
     assert "passage given" in said
     assert "4 vectors and 4 scores, 0 changed" in said
+    with pytest.raises(ConfigError, match="unknown task 'answer:s'; did you mean 'answer'"):
+        run("evaluate", reads, "--data", place / "tiny", "--task", "answer:s")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from twofold.cli.frame import Json, app, bar, out, shown
 from twofold.errors import ConfigError
+from twofold.nearest import unknown
 
 
 @app.command()
@@ -131,6 +132,8 @@ def evaluate_answers(
     from twofold.evaluate.answering import Depths, answer_dataset
     from twofold.model.folder import load, still_there
 
+    if task not in loaded.tasks:
+        raise ConfigError(f"--task: {unknown('task', task, loaded.tasks)}")
     name, start = str(facts["name"]), facts.get("start")
     before = load(start["path"], precision=loaded.spec.precision) if start and still_there(start) else None
     with bar() as progress:
