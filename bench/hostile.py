@@ -59,7 +59,7 @@ def fuzzed(port: int, examples: int) -> dict[str, int] | None:
         (Path(folder) / "schemathesis.toml").write_text(f"[checks.negative_data_rejection]\nexpected-statuses = {KNOWN}\n")
         command = [tool, "run", f"http://127.0.0.1:{port}/openapi.json", "--seed", "1", "--max-examples", str(examples), "--checks", "all"]
         options = ["--exclude-checks", LEFT_OUT, "--suppress-health-check", "all", "--no-color", "--phases", "coverage,fuzzing"]
-        more = ["--continue-on-failure", "--generation-database", "none"]
+        more = ["--continue-on-failure", "--generation-database", "none", "--request-timeout", "300"]  # lists of 2,048 texts, on one core
         done = subprocess.run([*command, *options, *more], cwd=folder, capture_output=True, text=True, check=False)
     found = {name: int(count) for name, count in re.findall(r"❌ \w+ ([^:\n]+): (\d+)", done.stdout)}
     cases = re.search(r"(\d+) generated", done.stdout)

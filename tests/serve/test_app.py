@@ -47,7 +47,7 @@ def test_fuzzed_by_its_own_description(searched: tuple[Service, httpx2.Client], 
         os.environ.get("TWOFOLD_FUZZ", "5"),
     ]
     options = ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--suppress-health-check", "all", "--no-color"]
-    phases = ["--phases", "coverage,fuzzing", "--continue-on-failure", "--generation-database", "none"]
+    phases = ["--phases", "coverage,fuzzing", "--continue-on-failure", "--generation-database", "none", "--request-timeout", "300"]
     done = subprocess.run([*command, *options, *phases], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
     assert searched[1].get("/ready").status_code == 200 and not any(searched[0].engine.queue.load.values())

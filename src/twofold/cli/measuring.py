@@ -12,6 +12,8 @@ from rich.table import Table
 
 from twofold.cli.answering import evaluate_answers
 from twofold.cli.frame import Json, app, bar, out, shown
+from twofold.errors import ConfigError
+from twofold.nearest import unknown
 
 
 @app.command()
@@ -94,6 +96,9 @@ def _evaluate_labels(
     from twofold.model.folder import load, still_there
 
     loaded = load(model, precision=precision)
+    if task not in loaded.tasks:
+        learn = f"twofold train {data} --from {model} --add classify"
+        raise ConfigError(f"--task: {unknown('task', task, loaded.tasks)}; labels are learnt by {learn}")
     bare = build_model(replace(loaded.spec, tasks={"retrieve": {}}, plan=LayerPlan()))
     name, start = str(facts["name"]), facts.get("start")
     before = load(start["path"], precision=loaded.spec.precision) if start and still_there(start) else None

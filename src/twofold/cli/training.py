@@ -60,9 +60,13 @@ def train(
     if as_json:
         out.print_json(json.dumps({"model": str(folder / "model"), "system": system.describe()}))
     else:
-        said, model = "there:" if done else "saved", folder / "model"
-        how = " --task answer" if set(settings.tasks) == {"answer"} else ""
-        out.print(f"{said} {model}; next: twofold evaluate {model} --data {settings.data.train[0]}{how}", markup=False)
+        out.print(f"{'there:' if done else 'saved'} {folder / 'model'}; next: {_next(settings, folder / 'model')}", markup=False)
+
+
+def _next(settings: Any, model: Path) -> str:
+    """How the trained model is measured."""
+    answers = next((f" --task {task}" for task in settings.tasks if task.partition(":")[0] == "answer"), "")
+    return f"twofold evaluate {model} --data {settings.data.train[0]}{answers}"
 
 
 @app.command()
