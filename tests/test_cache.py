@@ -55,6 +55,7 @@ def test_two_makers_at_once_leave_one_whole_folder(tmp_path: Path) -> None:
 def test_text_is_replaced_whole(tmp_path: Path) -> None:
     write_text(tmp_path / "a" / "file.json", "one")
     write_text(tmp_path / "a" / "file.json", "two")
+    assert (tmp_path / "a" / "file.json").stat().st_mode & 0o777 == 0o644, "others may read it"
     assert (tmp_path / "a" / "file.json").read_text() == "two" and len(list((tmp_path / "a").iterdir())) == 1
 
 

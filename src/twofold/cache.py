@@ -52,4 +52,5 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
         file.write(text)
+    Path(file.name).chmod(0o644)  # a temporary file is private, and what is written here is not
     Path(file.name).replace(path)

@@ -85,5 +85,4 @@ def write(found: Report, folder: Path) -> list[Path]:
         old.unlink()
     for name, text in files.items():
         write_text(folder / name, text)
-        (folder / name).chmod(0o644)
     return [folder / name for name in files]

@@ -126,7 +126,6 @@ class Store:
         """Writes a cell's result, all of it or nothing."""
         path = self.path(cell)
         write_text(path, dump({"kind": KIND, "format": FORMAT, **content}))
-        path.chmod(0o644)  # a temporary file, which it was, is private
         return path
 
     def chosen(self, cell: Cell) -> float | None:
