@@ -72,6 +72,17 @@ def test_kept_models_stay_and_what_lost_the_sweep_goes(store: MakeStore, tmp_pat
     assert {path.name for path in trial.iterdir()} == {"config.toml", "model", TIMING}
 
 
+def test_a_model_of_a_study_that_saved_less_often_is_used(store: MakeStore, tmp_path: Path) -> None:
+    """How often a trial is saved is not part of its key, so another study's model is this one's, whatever its checkpoints."""
+    kept = store(study={"keep": True, "seeds": [0]})
+    Worker(kept, tmp_path / "trials", ("*/moe/*",)).run()
+    other = store(study={"keep": True, "seeds": [0], "name": "other"}, base={"checkpoint": {"every": 3, "keep": 2}})
+    said: list[str] = []
+    worker = Worker(other, tmp_path / "trials", ("*/mean/*",), said.append)
+    worker.run()
+    assert any("is there already" in line for line in said) and not any("training unified" in line for line in said)
+
+
 def test_what_another_process_holds_is_left_to_it(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its first job in other hands a worker takes the next, and does the first when it is let go of."""
     monkeypatch.setattr("twofold.study.work.PAUSE", 0.01)

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from twofold import config as configs
 from twofold import provenance
 from twofold.backbone.load import resolve
 from twofold.cache import write_text
+from twofold.config import TrialConfig
 from twofold.data.labelled import LabelledDataset
 from twofold.data.sources import locate
 from twofold.errors import ConfigError, DataError
@@ -161,7 +163,7 @@ class Worker:
         start = None if source is None else str(self.train(source, locks).folder / "model")
         folder = self.trials / self.store.trial_key(cell)
         locks.enter_context(held(self.trials / f".{folder.name}.lock", wait=True))
-        config, spec = self.store.config(cell, start), self.study.data[cell.data]
+        config, spec = _as_begun(self.store.config(cell, start), folder), self.study.data[cell.data]
         there, begun = (folder / "model").is_dir(), time.monotonic()
         last: dict[str, Step] = {}
         system = run_trial(
@@ -255,3 +257,12 @@ class Worker:
             tests[name] = {**about, **measure.ranking_rows(system, dataset, given, kinds, self.study.measure)}
             gates = gates or measure.gates(system, dataset, given)
         return {"tests": tests, "gates": gates}
+
+
+def _as_begun(config: TrialConfig, folder: Path) -> TrialConfig:
+    """The settings of a trial with those of where it runs, and how often it is saved, as another study may have begun it."""
+    path = folder / "config.toml"
+    if not path.is_file():
+        return config
+    begun = configs.read(path)
+    return config.model_copy(update={name: getattr(begun, name) for name in ("checkpoint", "device", "threads")})
