@@ -41,6 +41,8 @@ class Pace:
 
 LATE, STEP = 0.02, 0.05
 """Of the waits, so many may be longer than estimated times the factor; how fast the factor follows."""
+FIRST_FACTOR = 1.25
+"""Before any wait was seen: what is promised in the first seconds of a rush is kept, too."""
 
 
 class Lateness:
@@ -48,7 +50,7 @@ class Lateness:
     (Robbins and Monro 1951). An estimate is a mean; what a server promises has to hold for nearly all."""
 
     def __init__(self) -> None:
-        self.factor = 1.0
+        self.factor = FIRST_FACTOR
 
     def saw(self, estimated: float, actual: float) -> None:
         """Learns from one wait that was long enough to say something."""
