@@ -45,7 +45,7 @@ def test_it_says_what_to_install(tmp_path: Path) -> None:
 
 def test_a_config_that_needs_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWOFOLD_CACHE", str(tmp_path))
-    with pytest.raises(ConfigError, match="minilm-3 is not there; run scripts/get-encoder once"):
+    with pytest.raises(ConfigError, match="minilm-3 is not there; run scripts/get-encoder minilm-3 once"):
         load_model("cache:minilm-3")
 
 
