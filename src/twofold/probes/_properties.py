@@ -100,9 +100,9 @@ def properties_of_pairs(one: Sample, lengths: Sequence[int], frequency: Mapping[
     """Property → its value for each pair."""
     shares = []
     for query, document in one.pair_texts:
-        asked, there = set(terms(query)), set(terms(document))
+        asked, there = set(terms(query)), set(terms(document))  # sets have no order that lasts, and fsum needs none
         mass = {term: idf(term, frequency, total) for term in asked}
-        shares.append(sum(mass[term] for term in asked & there) / sum(mass.values()) if mass else 0.0)
+        shares.append(math.fsum(mass[term] for term in asked & there) / math.fsum(mass.values()) if mass else 0.0)
     return {
         "length": [float(length) for length in lengths],
         "idf": shares,
