@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from twofold import provenance
 from twofold.backbone.memory import keep_freed_memory
+from twofold.cache import write_text
 from twofold.core.inject import Expert, LayerPlan, mixtures, target_layers
 from twofold.data.sources import open_dataset
 from twofold.model.build import build_model
@@ -202,11 +203,14 @@ def result(
 
 def show(content: Mapping[str, Any], to: Path | None) -> None:
     """Prints a result as JSON and writes it where asked."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    print(text)
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+    keep(content, to)
+
+
+def keep(content: Mapping[str, Any], to: Path | None) -> None:
+    """Writes a result where asked, also one that is not whole yet: a machine may be taken away."""
     if to is not None:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_text(text + "\n", encoding="utf-8")
+        write_text(to, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def rounded(seconds: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

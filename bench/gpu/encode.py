@@ -12,7 +12,6 @@ tokens, and what share it reaches of the card's own matrix products.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +29,6 @@ from bench._measure import Times, rounded
 from bench.gpu.shapes import matrix_rate, synchronise
 from twofold.backbone.load import resolve
 from twofold.backbone.packed import split
-from twofold.cache import write_text
 from twofold.core.inject import LayerPlan
 from twofold.model.unified import UnifiedModel
 
@@ -141,8 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             more["useful_tokens_per_second"][kind] = {"items": items, "tokens": amount, **rates}
             clock = "wall seconds of a synchronised call; variants take turns"
             content = _measure.result("gpu-encode", __doc__ or "", ratios, [], chosen, clock=clock, figures=figures, **more)
-            if chosen.to is not None:  # after each half: a lease may end
-                write_text(chosen.to, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            _measure.keep(content, chosen.to)
     _measure.show(content, chosen.to)
     return content
 

@@ -14,7 +14,6 @@ models.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +29,6 @@ from bench._measure import Times, rounded
 from twofold import plugins
 from twofold.backbone.backbone import Backbone
 from twofold.backbone.packed import Pack, make_pack
-from twofold.cache import write_text
 from twofold.core.inject import Expert, LayerPlan, fold, inject
 from twofold.core.routing import Bank, Roster, Router
 
@@ -245,8 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         )
         clock = "wall seconds of a synchronised pass; the variant and the bare model take turns"
         content = _measure.result("gpu-shapes", __doc__, ratios, [], facts, clock=clock, figures=figures, seconds=seconds)
-        if chosen.to is not None:  # after every shape: a lease may end
-            write_text(chosen.to, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        _measure.keep(content, chosen.to)
     _measure.show(content, chosen.to)
     return content
 

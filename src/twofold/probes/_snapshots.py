@@ -26,7 +26,7 @@ def snapshots(model: UnifiedModel, trial: Path, notes: list[str]) -> Iterator[in
         (int(match[1]), path) for path in trial.glob("members/*/checkpoints/step-*") if (match := re.search(r"step-(\d+)$", path.name))
     )
     if not found:
-        notes.append(f"{trial}: no checkpoints there, so nothing about training steps")
+        notes.append(f"{trial.name}: no checkpoints there, so nothing about training steps")
     own = state_of(model)
     before = {name: tensor.clone() for name, tensor in own.items()}
     try:
