@@ -109,15 +109,17 @@ def test_a_wrong_attention_function_is_caught_by_the_proof(
     assert Backbone(tiny_model(family)).packed
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16-weights"])
 @pytest.mark.parametrize("family", ["roberta", "mistral_window", "gemma2_softcap"])
-def test_the_proof_sees_positions_windows_and_soft_caps(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proof_sees_positions_windows_and_soft_caps(family: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(*args: Any, sliding_window: Any = None, softcap: Any = None, **options: Any) -> Any:
         return real(*args, **options)
 
     real = packed.attend
     monkeypatch.setattr(packed, "attend", forgetful)
     monkeypatch.setattr("twofold.backbone.backbone.OFFSET_FAMILIES", set())
-    backbone = Backbone(tiny_model(family))
+    model = tiny_model(family) if precision == "fp32" else tiny_model(family).bfloat16()
+    backbone = Backbone(model, precision=precision)
     assert not backbone.packed and "differs" in backbone.why_padded
     monkeypatch.undo()
     packed.register()
