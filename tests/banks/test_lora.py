@@ -43,22 +43,24 @@ def test_it_keeps_the_stack_in_eval_until_a_parameter_changes() -> None:
     made, x = bank().eval(), torch.randn(1, 4, 16)
     with torch.no_grad():
         made.down(x, EXPERTS)
-        kept = made._kept[EXPERTS][1]
+        kept = made._stacked(EXPERTS)[0]
         made.down(x, EXPERTS)
-        assert made._kept[EXPERTS][1] is kept
+        assert made._stacked(EXPERTS)[0] is kept
         made.a["a"].add_(1)
         torch.testing.assert_close(made.down(x, EXPERTS), torch.cat([x @ made.a[name].t() for name in EXPERTS], -1))
         made.down(x, ("b",))
-        assert set(made._kept) == {EXPERTS, ("b",)}
+        assert {experts for experts, _ in made._kept.made} == {EXPERTS, ("b",)}
     made.down(x, EXPERTS)
-    assert made._kept == {}
+    assert made._kept.made == {}
 
 
 def test_experts_of_another_type_than_the_input_work() -> None:
     made = bank().to(torch.bfloat16)
-    z = made.down(torch.randn(1, 4, 16), EXPERTS)
-    assert z.dtype == torch.bfloat16
+    x = torch.randn(1, 4, 16)
+    z = made.down(x, EXPERTS)  # the input's type decides: no other copy of it is made
+    torch.testing.assert_close(z, torch.cat([x @ made.a[name].float().t() for name in EXPERTS], -1))
     assert made.up(torch.zeros(4, 5), z, torch.ones(1, 2), EXPERTS).dtype == torch.float32
+    assert made.down(x.bfloat16(), EXPERTS).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("experts", [EXPERTS, ("b",)])

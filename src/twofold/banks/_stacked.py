@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from twofold.core.kept import Kept
 from twofold.core.routing import Bank, generator
 
 
@@ -29,7 +30,7 @@ class StackedBank(Bank):
         super().__init__()
         self.ranks, self.scales = dict(ranks), dict(scales)
         self.a, self.b = nn.ParameterDict(), nn.ParameterDict()
-        self._kept: dict[tuple[str, ...], tuple[object, Tensor, Tensor]] = {}
+        self._kept: Kept[tuple[Tensor, Tensor]] = Kept()
 
     def leaves(self, experts: tuple[str, ...]) -> list[nn.Parameter]:
         """The parameters that the experts' matrices are made of."""
@@ -40,14 +41,14 @@ class StackedBank(Bank):
         return torch.cat([self.a[name] for name in experts]), torch.cat([self.b[name] for name in experts], dim=1)
 
     def down(self, x: Tensor, experts: tuple[str, ...]) -> Tensor:
-        a_RD, _ = self._stacked(experts)
-        return F.linear(x.to(a_RD.dtype), a_RD)
+        a_RD, _ = self._stacked(experts, x.dtype)
+        return F.linear(x, a_RD)
 
     def up(self, y: Tensor, z: Tensor, weight: Tensor, experts: tuple[str, ...]) -> Tensor:
-        _, b_DR = self._stacked(experts)
+        _, b_DR = self._stacked(experts, y.dtype)
         gated = (z * self.per_rank(weight, experts).to(z.dtype)).flatten(0, -2).to(y.dtype)
         with torch.autocast(y.device.type, enabled=False):  # in place: a second (T, d_out) output costs more than the product
-            return y.addmm_(gated, b_DR.to(y.dtype).t())
+            return y.addmm_(gated, b_DR.t())
 
     def delta(self, weight_E: Tensor, experts: tuple[str, ...]) -> Tensor:
         a_RD, b_DR = self._stacked(experts)
@@ -58,17 +59,14 @@ class StackedBank(Bank):
         expert_R, scale_R = slices(tuple(self.ranks[name] for name in experts), tuple(self.scales[name] for name in experts), weight.device)
         return weight.index_select(-1, expert_R) * scale_R
 
-    def _stacked(self, experts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """The experts' A and B side by side: made anew while they train, kept while nothing changes them."""
-        leaves = self.leaves(experts)
-        if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in leaves)):
-            self._kept.clear()  # a fused optimiser changes parameters without counting their versions up
-            return self.stack(experts)
-        version = tuple((p.data_ptr(), p._version, p.dtype) for p in leaves)
-        if experts not in self._kept or self._kept[experts][0] != version:
-            with torch.inference_mode(False), torch.no_grad():
-                self._kept[experts] = (version, *self.stack(experts))
-        return self._kept[experts][1:]
+    def _stacked(self, experts: tuple[str, ...], dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """The experts' A and B side by side, cast to `dtype`: made anew while they train, kept while nothing changes them."""
+
+        def make() -> tuple[Tensor, Tensor]:
+            a_RD, b_DR = self.stack(experts)
+            return a_RD.to(dtype or a_RD.dtype), b_DR.to(dtype or b_DR.dtype)
+
+        return self._kept.get((experts, dtype), lambda: self.leaves(experts), self.training, make)
 
 
 @functools.cache

@@ -32,7 +32,7 @@ class SharedDownBank(StackedBank):
 
     def down(self, x: Tensor, experts: tuple[str, ...]) -> Tensor:
         """One product with A, whose states every expert reads: that is what sharing saves."""
-        return F.linear(x.to(self.A.dtype), self.A)[..., self._rows(experts)]
+        return F.linear(x, self.A.to(x.dtype))[..., self._rows(experts)]
 
     def _rows(self, experts: tuple[str, ...]) -> list[int]:
         return [row for name in experts for row in range(self.ranks[name])]

@@ -90,6 +90,8 @@ class Batch:
 
     def pool(self, x: Tensor) -> Tensor:
         """Mean over each segment's tokens: (1, T, D) or (S, L, D) → (S, D)."""
+        if len(self.lengths) == 1 and self.mask_SL is None:  # one query: each operation counts
+            return x.mean(1)
         if self.mask_SL is None:
             total_SD = x.new_zeros(len(self.lengths), x.shape[-1]).index_add(0, self.segment_T, x[0])
         else:
@@ -98,7 +100,7 @@ class Batch:
 
     def spread(self, weight: Tensor, level: str) -> Tensor:
         """A routing's weight in a shape that multiplies the tokens of this pass."""
-        if level != "sequence":
+        if level != "sequence" or (len(self.lengths) == 1 and self.mask_SL is None):
             return weight
         return weight.index_select(0, self.segment_T).unsqueeze(0) if self.mask_SL is None else weight.unsqueeze(1)
 

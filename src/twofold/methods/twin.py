@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from twofold.core.inject import mixtures
 from twofold.core.routing import Routing
-from twofold.core.scoring import ScoredRouter
+from twofold.routers._scored import ScoredRouter
 from twofold.errors import ConfigError
 from twofold.methods import Batches, Change, Member, Method
 from twofold.methods._changes import run_passes, to_means

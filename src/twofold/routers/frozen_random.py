@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from twofold.core.routing import Roster
-from twofold.core.scoring import ScoredRouter, activation
+from twofold.routers._scored import ScoredRouter, activation
 
 
 class FrozenRandomRouter(ScoredRouter):

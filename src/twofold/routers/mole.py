@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twofold.core import scoring
+from twofold.routers import _scored as scoring
 from twofold.core.routing import Bank, Batch, Roster, Router, generator
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twofold.core import scoring
+from twofold.routers import _scored as scoring
 from twofold.core.routing import Batch, Decision, Roster
 
 BITS = 16

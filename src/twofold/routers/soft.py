@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twofold.core import scoring
+from twofold.routers import _scored as scoring
 from twofold.core.routing import Roster
 
 

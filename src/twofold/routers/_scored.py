@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from twofold.core.kept import Kept
 from twofold.core.routing import Batch, Decision, Roster, Router, generator
 
 Activate = Callable[[Tensor, Tensor | None], Tensor]
@@ -48,6 +50,7 @@ class ScoredRouter(Router):
         self.row = nn.ParameterDict({name: torch.randn(1, hidden or d_in, generator=draw) * std for name, draw in draws.items()})
         pairs = [f"{task}>{name}" for task, names in roster.sees.items() for name in names if task_input]
         self.bias = nn.ParameterDict({name: torch.zeros(1) for name in (*roster.experts, *pairs)})
+        self._kept: Kept[tuple[Tensor, Tensor]] = Kept()
 
     def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> Decision:  # noqa: ARG002
         score = self.score(x, batch, experts)
@@ -57,10 +60,32 @@ class ScoredRouter(Router):
         """x (1, T, D) or (S, L, D) → linear or one-hidden-layer scores (S, E), or (…, E) per token."""
         pooled = self.level == "sequence"
         with torch.autocast(x.device.type, enabled=False):
-            x, row_EW = x.float(), torch.cat([self.row[name] for name in experts]).float()
+            x, (row_EW, bias_SE) = x.float(), self._stacked(batch, experts)
             if self.hidden is not None:
                 score = F.linear(F.gelu(F.linear(batch.pool(x) if pooled else x, self.hidden.float())), row_EW)
             else:  # the mean of linear scores is the score of the mean, and E numbers are cheaper to pool than D
                 score = batch.pool(F.linear(x, row_EW)) if pooled else F.linear(x, row_EW)
-            bias_SE = torch.stack([torch.cat([self.bias[e] + self.bias.get(f"{task}>{e}", 0.0) for e in experts]) for task in batch.tasks])
             return score + (bias_SE if pooled or len(bias_SE) == 1 else batch.spread(bias_SE, "sequence"))
+
+    def _stacked(self, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """The experts' rows (E, W), and their biases for the pass's task (1, E) or for each segment's (S, E)."""
+        names, place_S = batch.once("tasks", lambda: _places(batch))
+
+        def owned() -> list[list[nn.Parameter]]:
+            return [[self.bias[name] for name in (e, f"{task}>{e}") if name in self.bias] for task in names for e in experts]
+
+        def leaves() -> list[nn.Parameter]:
+            return [*(self.row[e] for e in experts), *itertools.chain.from_iterable(owned())]
+
+        def make() -> tuple[Tensor, Tensor]:
+            bias = torch.cat([sum(rest, first) for first, *rest in owned()])
+            return torch.cat([self.row[e] for e in experts]).float(), bias.view(len(names), len(experts))
+
+        row_EW, bias_UE = self._kept.get((experts, names), leaves, self.training, make)
+        return row_EW, bias_UE if len(batch.tasks) == 1 else bias_UE[place_S]
+
+
+def _places(batch: Batch) -> tuple[tuple[str, ...], Tensor]:
+    """The different tasks of a pass, and which of them each segment is of."""
+    names = tuple(dict.fromkeys(batch.tasks))
+    return names, torch.tensor([names.index(task) for task in batch.tasks], device=batch.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twofold.core.scoring import activation
+from twofold.routers._scored import activation
 
 SCORE = torch.tensor([[0.0, 1.0, -2.0], [3.0, 3.0, 3.0]])
 

@@ -1,0 +1,37 @@
+"""What is made of parameters: anew while they learn, once where nothing changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+Made = TypeVar("Made")
+
+
+class Kept(Generic[Made]):
+    """One module's cache: matrices put side by side, casts of them."""
+
+    def __init__(self) -> None:
+        self.made: dict[Hashable, tuple[Sequence[nn.Parameter], object, Made]] = {}
+
+    def get(self, key: Hashable, leaves: Callable[[], Sequence[nn.Parameter]], training: bool, make: Callable[[], Made]) -> Made:
+        """`make()`, or what it gave for `key` before, if the parameters `leaves()` are as they were.
+
+        Never kept in `training` nor where one of them may be asked for a gradient: a fused optimiser changes them unnoticed.
+        """
+        if training or (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves())):
+            self.made.clear()
+            return make()
+        found = self.made.get(key)
+        if found is None or version(found[0]) != found[1]:
+            with torch.inference_mode(False), torch.no_grad():
+                self.made[key] = found = (own := leaves(), version(own), make())
+        return found[2]
+
+
+def version(parameters: Sequence[nn.Parameter]) -> object:
+    """Another one when a number of theirs was written, or they were moved."""
+    return [(each.data_ptr(), each._version) for each in parameters]
