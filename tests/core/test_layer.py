@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.reference.loop import mixture
 from twofold import plugins
-from twofold.banks._stacked import scale_table
+from twofold.banks._stacked import slices
 from twofold.banks.lora import LoraBank
 from twofold.core.layer import MixtureLinear
 from twofold.core.routing import Batch, Roster, Router, running
@@ -210,7 +210,7 @@ def test_any_linear_module_can_be_wrapped_but_only_a_float_weight_folds() -> Non
 
 def test_serving_in_inference_mode_does_not_spoil_training_after_it() -> None:
     module, x = layer(SPLIT, "soft"), torch.randn(1, 8, 6)
-    scale_table.cache_clear()  # as in a process that serves before it trains
+    slices.cache_clear()  # as in a process that serves before it trains
     module.eval()
     with torch.inference_mode():
         run(module, x)
