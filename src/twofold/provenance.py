@@ -25,6 +25,8 @@ PACKAGES = (
     "bm25s",
     "ir_measures",
     "lancedb",
+    "onnxruntime",
+    "openvino",
     "qdrant-client",
     "pyarrow",
 )

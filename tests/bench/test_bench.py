@@ -14,7 +14,7 @@ import pytest
 import torch
 
 pytest.importorskip("peft")
-from bench import _measure, memory, mixture, packed, query, rerank, train_speed
+from bench import _measure, engines, memory, mixture, packed, query, rerank, train_speed
 
 ROOT = Path(__file__).parents[2]
 RUN = runpy.run_path(str(ROOT / "bench" / "run"))
@@ -50,6 +50,13 @@ def test_query(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_rerank(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     sound(rerank.main(small), capsys)
+
+
+def test_engines_give_the_same_vectors(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for needed in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(needed)
+    content = sound(engines.main(small), capsys)
+    assert content["equality"]["fp32_max_abs"] < 1e-5
 
 
 def test_training_starts_from_the_same_loss_on_both_sides(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,70 @@
+"""Kept casts give the very numbers that autocast gives, also after a weight has changed."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from twofold.backbone.half import HalfKept, keep_casts
+
+
+def both(bias: bool = True, frozen: bool = True) -> tuple[nn.Sequential, nn.Sequential]:
+    """The same layers, plain and with kept casts."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(8, 6, bias), nn.LayerNorm(6), nn.Linear(6, 4, bias)).requires_grad_(not frozen)
+    kept = copy.deepcopy(plain)
+    keep_casts(kept)
+    return plain, kept
+
+
+def run(model: nn.Module, x: Tensor, mixed: bool = True) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        out: Tensor = model(x)
+    return out
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("mixed", [True, False])
+def test_the_numbers_are_autocasts_own_bit_for_bit(bias: bool, mixed: bool) -> None:
+    plain, kept = both(bias)
+    x = torch.randn(5, 8)
+    for _ in range(2):
+        assert torch.equal(run(kept, x, mixed), run(plain, x, mixed))
+    assert [name for name, _ in kept.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    assert kept.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_a_cast_is_made_once_and_again_after_a_change() -> None:
+    plain, kept = both()
+    x, first = torch.randn(5, 8), kept[0]
+    assert isinstance(first, HalfKept)
+    with torch.inference_mode():
+        run(kept, x)
+        cast = first.kept.made[torch.bfloat16][2][0]
+        run(kept, x)
+        assert first.kept.made[torch.bfloat16][2][0] is cast and cast.dtype == torch.bfloat16
+    with torch.no_grad():
+        for model in (plain, kept):
+            model[0].weight.mul_(2)
+    assert torch.equal(run(kept, x), run(plain, x))
+
+
+def test_gradients_pass_through_what_is_frozen() -> None:
+    plain, kept = both()
+    gradients = []
+    for model in (plain, kept):
+        x = torch.randn(5, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        run(model, x).float().square().sum().backward()
+        gradients.append(x.grad)
+    assert torch.equal(gradients[0], gradients[1])
+
+
+def test_what_learns_is_cast_in_every_pass_and_learns() -> None:
+    plain, kept = both(frozen=False)
+    x = torch.randn(5, 8)
+    for model in (plain, kept):
+        run(model, x).float().square().sum().backward()
+    assert torch.equal(kept[0].weight.grad, plain[0].weight.grad) and not kept[0].kept.made
