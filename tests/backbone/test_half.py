@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from twofold.backbone import half
 from twofold.backbone.half import HalfKept, keep_casts
 
 
@@ -31,25 +32,35 @@ def run(model: nn.Module, x: Tensor, mixed: bool = True) -> Tensor:
 def test_the_numbers_are_autocasts_own_bit_for_bit(bias: bool, mixed: bool) -> None:
     plain, kept = both(bias)
     x = torch.randn(5, 8)
+    x.requires_grad_()  # without a gradient another product may be taken
     for _ in range(2):
         assert torch.equal(run(kept, x, mixed), run(plain, x, mixed))
     assert [name for name, _ in kept.named_parameters()] == [name for name, _ in plain.named_parameters()]
     assert kept.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_a_cast_is_made_once_and_again_after_a_change() -> None:
-    plain, kept = both()
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_cast_is_made_once_and_again_after_a_change(bias: bool, ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ordered and not half.orders():
+        pytest.skip("this processor has no product of its own for bf16")
+    monkeypatch.setattr(half, "orders", lambda: ordered)
+    plain, kept = both(bias)
     x, first = torch.randn(5, 8), kept[0]
     assert isinstance(first, HalfKept)
     with torch.inference_mode():
+        torch.testing.assert_close(run(kept, x), run(plain, x), rtol=1e-2, atol=1e-2)
+        ((_, _, product),) = first.kept.made.values()
         run(kept, x)
-        cast = first.kept.made[torch.bfloat16][2][0]
-        run(kept, x)
-        assert first.kept.made[torch.bfloat16][2][0] is cast and cast.dtype == torch.bfloat16
+        assert next(iter(first.kept.made.values()))[2] is product
     with torch.no_grad():
         for model in (plain, kept):
-            model[0].weight.mul_(2)
-    assert torch.equal(run(kept, x), run(plain, x))
+            model[0].weight.mul_(-2)
+        torch.testing.assert_close(run(kept, x), run(plain, x), rtol=1e-2, atol=1e-2)
+        copied = copy.deepcopy(kept)
+        assert torch.equal(run(copied, x), run(kept, x))
+    run(kept, x.requires_grad_())
+    assert len(first.kept.made) == 1  # never a copy of each kind
 
 
 def test_gradients_pass_through_what_is_frozen() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -44,3 +45,9 @@ def test_what_inference_made_can_take_part_in_a_backward() -> None:
         doubled(kept, leaf)
     (doubled(kept, leaf) * x).sum().backward()
     assert x.grad is not None and torch.equal(x.grad, torch.full((3,), 2.0))
+
+
+def test_a_copy_starts_empty() -> None:
+    kept, leaf = Kept[torch.Tensor](), nn.Parameter(torch.ones(3), requires_grad=False)
+    doubled(kept, leaf)
+    assert kept.made and not copy.deepcopy(kept).made

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from twofold.core.kept import Kept
 
+Product = Callable[[Tensor], Tensor]
+
 
 class HalfKept(nn.Linear):
     """A linear layer that, under autocast and while it does not learn, keeps the cast of its weight beside it: half its size again.
 
-    It gives the very numbers that `nn.Linear` gives. Of 16 tokens through six layers of 384 features, the casts took a third of the time.
+    Where no gradient is asked for, a CPU's is kept in the order in which the processor reads it. Of 16 tokens through six layers of 384
+    features, casting and ordering took more than half of the time.
     """
 
-    kept: Kept[tuple[Tensor, Tensor | None]]
+    kept: Kept[Product]
 
     def forward(self, input: Tensor) -> Tensor:
         kind = input.device.type
-        if not torch.is_autocast_enabled(kind) or self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad):
+        if not torch.is_autocast_enabled(kind) or any(parameter.requires_grad for parameter in self._leaves()):
             return super().forward(input)
-        dtype = torch.get_autocast_dtype(kind)
+        dtype, ordered = torch.get_autocast_dtype(kind), kind == "cpu" and not torch.is_grad_enabled() and orders()
 
-        def leaves() -> list[nn.Parameter]:
-            return [self.weight] if self.bias is None else [self.weight, self.bias]
+        def make() -> Product:
+            weight, bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
+            return _ordered(weight, bias) if ordered else lambda x: F.linear(x, weight, bias)
 
-        def make() -> tuple[Tensor, Tensor | None]:
-            return self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
+        if (dtype, ordered) not in self.kept.made:  # one copy, not one of each kind
+            self.kept.made.clear()
+        return self.kept.get((dtype, ordered), self._leaves, False, make)(input.to(dtype))
 
-        return F.linear(input, *self.kept.get(dtype, leaves, False, make))
+    def _leaves(self) -> list[nn.Parameter]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
 def keep_casts(model: nn.Module) -> None:
@@ -38,3 +47,21 @@ def keep_casts(model: nn.Module) -> None:
         if type(module) is nn.Linear:
             module.__class__ = HalfKept
             module.kept = Kept()
+
+
+def _ordered(weight: Tensor, bias: Tensor | None) -> Product:
+    """The product by oneDNN with the weight in the order that it wants; else it is put into that order in every product."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+@functools.cache
+def orders() -> bool:
+    """Whether this build of torch and this processor have that product, for which there is no public name: asked once, by an example."""
+    x, weight, bias = torch.ones(3, 5).bfloat16(), torch.eye(5)[:4].bfloat16(), torch.arange(4).bfloat16()
+    try:
+        with torch.inference_mode():
+            fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+            return bool(fast) and torch.equal(_ordered(weight, bias)(x), F.linear(x, weight, bias))
+    except (AttributeError, RuntimeError, TypeError):
+        return False

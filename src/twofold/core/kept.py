@@ -12,10 +12,13 @@ Made = TypeVar("Made")
 
 
 class Kept(Generic[Made]):
-    """One module's cache: matrices put side by side, casts of them."""
+    """One module's cache: matrices put side by side, casts of them. A copy of the module starts without."""
 
     def __init__(self) -> None:
         self.made: dict[Hashable, tuple[Sequence[nn.Parameter], object, Made]] = {}
+
+    def __reduce__(self) -> tuple[type[Kept[Made]], tuple[()]]:
+        return type(self), ()
 
     def get(self, key: Hashable, leaves: Callable[[], Sequence[nn.Parameter]], training: bool, make: Callable[[], Made]) -> Made:
         """`make()`, or what it gave for `key` before, if the parameters `leaves()` are as they were.
