@@ -63,6 +63,20 @@ def make_pack(segments: Sequence[tuple[list[int], list[int], list[int]]], trunca
     return Pack(ids, types, parts, tuple(len(segments[i][0]) for i in order), order, truncated)
 
 
+def join(packs: Sequence[Pack]) -> Pack:
+    """Several packs as one; in the caller's order the texts of one follow those of the one before."""
+    pieces: list[list[Tensor]] = [[], [], []]
+    for found, name in zip(pieces, ("input_ids_T", "type_ids_T", "part_T"), strict=True):
+        for pack in packs:
+            found.extend(getattr(pack, name).split(pack.lengths))
+    starts = itertools.accumulate((len(pack.order) for pack in packs), initial=0)
+    places = [start + place for pack, start in zip(packs, starts, strict=False) for place in pack.order]
+    by_length = sorted(range(len(places)), key=lambda i: -len(pieces[0][i]))
+    ids_T, types_T, part_T = (torch.cat([found[i] for i in by_length]) for found in pieces)
+    lengths = tuple(len(pieces[0][i]) for i in by_length)
+    return Pack(ids_T, types_T, part_T, lengths, tuple(places[i] for i in by_length), sum(pack.truncated for pack in packs))
+
+
 def split(pack: Pack, token_budget: int) -> list[tuple[Pack, tuple[int, ...]]]:
     """The pack in chunks of at most `token_budget` tokens (or one longer text), each with its texts' positions in the caller's list.
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from twofold import losses
-from twofold.backbone.packed import Pack, split
+from twofold.backbone.packed import Pack, join, split
 from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
 from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, World, unit_vectors
@@ -120,9 +120,14 @@ class RetrieveTask(Task[Example]):
     def _step_direct(
         self, packs: list[tuple[Pack, Passes]], examples: Sequence[Example], context: StepContext, bare: Sides[Tensor] | None
     ) -> Tensor:
-        (query_ND, extra), (document_MD, more) = (
-            self.vectors(context.encoder, pack, context.token_budget, context.auxiliary, passes) for pack, passes in packs
-        )
+        (queries, passes), (_, others) = packs
+        if passes == others and context.auxiliary is None:  # one pass instead of two, the second of which is small
+            both_SD, extra = self.vectors(context.encoder, join([pack for pack, _ in packs]), context.token_budget, task=passes)
+            query_ND, document_MD, more = both_SD[: len(queries.order)], both_SD[len(queries.order) :], None
+        else:
+            (query_ND, extra), (document_MD, more) = (
+                self.vectors(context.encoder, pack, context.token_budget, context.auxiliary, own) for pack, own in packs
+            )
         loss = self.loss(query_ND, document_MD, examples, context.world, bare)
         total = loss * context.weight
         context.backward(total if extra is None or more is None else total + (extra + more) / context.world.size)
