@@ -10,7 +10,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -65,16 +65,15 @@ def make_pack(segments: Sequence[tuple[list[int], list[int], list[int]]], trunca
 
 def join(packs: Sequence[Pack]) -> Pack:
     """Several packs as one; in the caller's order the texts of one follow those of the one before."""
-    pieces: list[list[Tensor]] = [[], [], []]
-    for found, name in zip(pieces, ("input_ids_T", "type_ids_T", "part_T"), strict=True):
-        for pack in packs:
-            found.extend(getattr(pack, name).split(pack.lengths))
+    lengths = [length for pack in packs for length in pack.lengths]
     starts = itertools.accumulate((len(pack.order) for pack in packs), initial=0)
     places = [start + place for pack, start in zip(packs, starts, strict=False) for place in pack.order]
-    by_length = sorted(range(len(places)), key=lambda i: -len(pieces[0][i]))
-    ids_T, types_T, part_T = (torch.cat([found[i] for i in by_length]) for found in pieces)
-    lengths = tuple(len(pieces[0][i]) for i in by_length)
-    return Pack(ids_T, types_T, part_T, lengths, tuple(places[i] for i in by_length), sum(pack.truncated for pack in packs))
+    longest = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    streams = zip(*((pack.input_ids_T, pack.type_ids_T, pack.part_T) for pack in packs), strict=True)
+    pieces = [torch.cat(stream).split(lengths) for stream in streams]
+    ids_T, types_T, part_T = (torch.cat([piece[i] for i in longest]) for piece in pieces)
+    order = tuple(places[i] for i in longest)
+    return Pack(ids_T, types_T, part_T, tuple(lengths[i] for i in longest), order, sum(pack.truncated for pack in packs))
 
 
 def split(pack: Pack, token_budget: int) -> list[tuple[Pack, tuple[int, ...]]]:
@@ -124,8 +123,7 @@ def attend(
     groups = [(length, len(list(members))) for length, members in itertools.groupby(lengths)]
     sizes = [length * count for length, count in groups]
     out = []
-    with _exact_on_cpu(query.device) as exact:
-        q, k, v = (tensor.float() for tensor in (q, k, v)) if exact else (q, k, v)
+    with _widened(q, k, v) as (q, k, v):
         for (length, count), *parts in zip(groups, *(torch.split(tensor, sizes) for tensor in (q, k, v)), strict=True):
             q_nHLd, k_nHLd, v_nHLd = (part.unflatten(0, (count, length)).transpose(1, 2) for part in parts)
             out.append(_attend_group(q_nHLd, k_nHLd, v_nHLd, scaling, causal, sliding_window, softcap, dropout))
@@ -133,12 +131,16 @@ def attend(
 
 
 @contextmanager
-def _exact_on_cpu(device: torch.device) -> Iterator[bool]:
-    """Whether to attend in fp32, which autocast then leaves alone: where a CPU keeps gradients. Torch's backward of attention in half
-    precision is up to ten times as slow there (short texts), and the forward pass gains nothing."""
-    exact = device.type == "cpu" and torch.is_grad_enabled()
-    with torch.autocast("cpu", enabled=False) if exact else nullcontext():
-        yield exact
+def _widened(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors in at least fp32, which autocast then leaves alone, where a CPU keeps gradients; elsewhere as they are.
+
+    Torch's backward of attention in half precision is up to ten times as slow there (short texts), and forward gains nothing.
+    """
+    if tensors[0].device.type != "cpu" or not torch.is_grad_enabled():
+        yield tensors
+        return
+    with torch.autocast("cpu", enabled=False):
+        yield tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors)
 
 
 def _attend_group(

@@ -22,6 +22,11 @@ def drawn_a(rank: int, d_in: int, seed: int, *names: str) -> nn.Parameter:
     return nn.Parameter(torch.empty(rank, d_in).uniform_(-bound, bound, generator=generator(seed, *names)))
 
 
+def states(x: Tensor, a_RD: Tensor) -> Tensor:
+    """x Aᵀ in the pass's precision: under autocast A follows x, else x follows A."""
+    return F.linear(x if torch.is_autocast_enabled(x.device.type) else x.to(a_RD.dtype), a_RD)
+
+
 class StackedBank(Bank):
     """An A and a B of its own for every expert, unless a bank says by `leaves` and `stack` that they come from elsewhere."""
 
@@ -41,7 +46,7 @@ class StackedBank(Bank):
 
     def down(self, x: Tensor, experts: tuple[str, ...]) -> Tensor:
         a_RD, _ = self._stacked(experts)
-        return F.linear(x.to(a_RD.dtype), a_RD)
+        return states(x, a_RD)
 
     def up(self, y: Tensor, z: Tensor, weight: Tensor, experts: tuple[str, ...]) -> Tensor:
         _, b_DR = self._stacked(experts)

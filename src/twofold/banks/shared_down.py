@@ -10,9 +10,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from twofold.banks._stacked import StackedBank, drawn_a
+from twofold.banks._stacked import StackedBank, drawn_a, states
 
 
 class SharedDownBank(StackedBank):
@@ -32,7 +31,7 @@ class SharedDownBank(StackedBank):
 
     def down(self, x: Tensor, experts: tuple[str, ...]) -> Tensor:
         """One product with A, whose states every expert reads: that is what sharing saves."""
-        return F.linear(x.to(self.A.dtype), self.A)[..., self._rows(experts)]
+        return states(x, self.A)[..., self._rows(experts)]
 
     def _rows(self, experts: tuple[str, ...]) -> list[int]:
         return [row for name in experts for row in range(self.ranks[name])]

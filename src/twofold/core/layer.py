@@ -19,6 +19,7 @@ class MixtureLinear(nn.Module):
         self._unfolded: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x  # one copy for all readers
         y: Tensor = self.linear(x.flatten(0, -2))  # flat, so that the update can be added in place: a view would be copied in the backward
         batch = current()
         if self.folded is not None and batch.tasks != (self.folded,):

@@ -34,7 +34,7 @@ def activation(kind: str, temperature: float, total: float | None) -> Activate:
 
 
 class ScoredRouter(Router):
-    """All experts that a task sees count, each by its score of the input, in fp32. Parameters are per expert: one can be added alone."""
+    """All experts a task sees count, by scores in the input's precision, pooled in fp32. Parameters are per expert, to be added alone."""
 
     def __init__(
         self, d_in: int, roster: Roster, activate: Activate, *, hidden: int, level: str, task_input: bool, std: float, seed: int, key: str
@@ -57,10 +57,10 @@ class ScoredRouter(Router):
         """x (1, T, D) or (S, L, D) → linear or one-hidden-layer scores (S, E), or (…, E) per token."""
         pooled = self.level == "sequence"
         with torch.autocast(x.device.type, enabled=False):
-            x, row_EW = x.float(), torch.cat([self.row[name] for name in experts]).float()
+            row_EW, pool = torch.cat([self.row[name] for name in experts]), batch.pool if pooled else lambda each: each
             if self.hidden is not None:
-                score = F.linear(F.gelu(F.linear(batch.pool(x) if pooled else x, self.hidden.float())), row_EW)
+                score = F.linear(F.gelu(F.linear(pool(x.float()), self.hidden.float())), row_EW.float())
             else:  # the mean of linear scores is the score of the mean, and E numbers are cheaper to pool than D
-                score = batch.pool(F.linear(x, row_EW)) if pooled else F.linear(x, row_EW)
+                score = pool(F.linear(x, row_EW.to(x.dtype)).float())
             bias_SE = torch.stack([torch.cat([self.bias[e] + self.bias.get(f"{task}>{e}", 0.0) for e in experts]) for task in batch.tasks])
             return score + (bias_SE if pooled or len(bias_SE) == 1 else batch.spread(bias_SE, "sequence"))
