@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny import tiny_pack
-from twofold.backbone.packed import attend, make_pack, no_mask, split
+from twofold.backbone.packed import attend, join, make_pack, no_mask, split
 
 LENGTHS = (7, 7, 4, 1)
 H, D = 4, 8
@@ -64,6 +64,20 @@ def test_attention_equals_its_plain_form_segment_by_segment(
         torch.testing.assert_close(tensor, slow, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_with_gradients_a_cpu_attends_in_fp32_also_under_autocast(softcap: float | None) -> None:
+    options: dict[str, Any] = {"cu_seq_lens_q": ends(LENGTHS), "max_length_q": 7, "softcap": softcap}
+    wide = [tensor.detach().bfloat16().float().requires_grad_() for tensor in stream()]
+    half = [tensor.detach().bfloat16().requires_grad_() for tensor in wide]
+    want = attend(nn.Identity(), *wide, None, **options)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = attend(nn.Identity(), *half, None, **options)[0]
+    assert got.dtype == torch.bfloat16 and torch.equal(got, want.bfloat16())
+    weight = torch.randn(want.shape).bfloat16()
+    for a, b in zip(torch.autograd.grad(got, half, weight), torch.autograd.grad(want, wide, weight.float()), strict=True):
+        assert torch.equal(a, b.bfloat16())
+
+
 def test_a_segment_does_not_meet_its_neighbours() -> None:
     q, k, v = (tensor.detach() for tensor in stream())
     before, _ = attend(nn.Identity(), q, k, v, None, is_causal=False, cu_seq_lens_q=ends(LENGTHS), max_length_q=7)
@@ -106,6 +120,15 @@ def test_a_pack_is_sorted_by_length_and_remembers_the_order() -> None:
     assert pack.type_ids_T.tolist() == [0, 0, 1, 0, 1] and pack.part_T.tolist() == [0, 1, 2, 1, 2]
     assert (pack.lengths, pack.order, pack.truncated, pack.tokens) == ((3, 1, 1), (1, 0, 2), 2, 5)
     assert pack.to(torch.device("cpu")).order == pack.order
+
+
+def test_packs_join_into_the_pack_of_all_their_texts() -> None:
+    texts = [[([10 * i + k for k in range(n)], [i % 2] * n, [1] * n) for i, n in enumerate(sizes)] for sizes in ((2, 5, 3), (5, 1), (4,))]
+    joined, whole = join([make_pack(some, 1) for some in texts]), make_pack([text for some in texts for text in some], 3)
+    assert (joined.lengths, joined.truncated) == (whole.lengths, whole.truncated) and sorted(joined.order) == list(range(6))
+    for name in ("input_ids_T", "type_ids_T", "part_T"):
+        got, want = (dict(zip(pack.order, getattr(pack, name).split(pack.lengths), strict=True)) for pack in (joined, whole))
+        assert all(torch.equal(got[i], want[i]) for i in range(6)), name
 
 
 @pytest.mark.parametrize("nothing", [[], [([], [], [])], [([1], [0], [1]), ([], [], [])]])

@@ -78,6 +78,28 @@ def test_the_stacked_form_equals_the_explicit_loop(level: str, shape: tuple[int,
         torch.testing.assert_close(stacked[name], gradient, rtol=1e-4, atol=1e-4)
 
 
+def test_mixed_precision_casts_the_input_once_and_its_gradients_are_those_of_fp32_but_for_rounding() -> None:
+    torch.manual_seed(3)
+    module, seen = layer(SPLIT, "soft"), []
+    x = torch.randn(1, 8, 6, requires_grad=True)
+    for part in (module.linear, module.router):
+        part.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    run(module, x).square().sum().backward()
+    want = {**gradients(module), "x": x.grad}
+    module.zero_grad()
+    x.grad = None
+    seen.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = run(module, x)
+    y.float().square().sum().backward()
+    assert y.dtype == torch.bfloat16 and seen[0].dtype == torch.bfloat16 and seen[0].data_ptr() == seen[1].data_ptr()
+    got = {**gradients(module), "x": x.grad}
+    assert got.keys() == want.keys()
+    for name, gradient in want.items():
+        assert got[name].dtype == torch.float32
+        assert (got[name] - gradient).norm() <= 0.02 * gradient.norm(), name
+
+
 def test_a_layer_where_no_expert_has_a_rank_is_the_linear_layer() -> None:
     roster = Roster(("c",), {"retrieve": ("c",)})
     module, x = layer(roster), torch.randn(1, 8, 6)

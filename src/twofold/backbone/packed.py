@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -62,6 +63,19 @@ def make_pack(segments: Sequence[tuple[list[int], list[int], list[int]]], trunca
     return Pack(ids, types, parts, tuple(len(segments[i][0]) for i in order), order, truncated)
 
 
+def join(packs: Sequence[Pack]) -> Pack:
+    """Several packs as one; in the caller's order the texts of one follow those of the one before."""
+    lengths = [length for pack in packs for length in pack.lengths]
+    starts = itertools.accumulate((len(pack.order) for pack in packs), initial=0)
+    places = [start + place for pack, start in zip(packs, starts, strict=False) for place in pack.order]
+    longest = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    streams = zip(*((pack.input_ids_T, pack.type_ids_T, pack.part_T) for pack in packs), strict=True)
+    pieces = [torch.cat(stream).split(lengths) for stream in streams]
+    ids_T, types_T, part_T = (torch.cat([piece[i] for i in longest]) for piece in pieces)
+    order = tuple(places[i] for i in longest)
+    return Pack(ids_T, types_T, part_T, tuple(lengths[i] for i in longest), order, sum(pack.truncated for pack in packs))
+
+
 def split(pack: Pack, token_budget: int) -> list[tuple[Pack, tuple[int, ...]]]:
     """The pack in chunks of at most `token_budget` tokens (or one longer text), each with its texts' positions in the caller's list.
 
@@ -109,10 +123,24 @@ def attend(
     groups = [(length, len(list(members))) for length, members in itertools.groupby(lengths)]
     sizes = [length * count for length, count in groups]
     out = []
-    for (length, count), *parts in zip(groups, *(torch.split(tensor, sizes) for tensor in (q, k, v)), strict=True):
-        q_nHLd, k_nHLd, v_nHLd = (part.unflatten(0, (count, length)).transpose(1, 2) for part in parts)
-        out.append(_attend_group(q_nHLd, k_nHLd, v_nHLd, scaling, causal, sliding_window, softcap, dropout))
-    return (torch.cat(out) if len(out) > 1 else out[0]).unsqueeze(0), None
+    with _widened(q, k, v) as (q, k, v):
+        for (length, count), *parts in zip(groups, *(torch.split(tensor, sizes) for tensor in (q, k, v)), strict=True):
+            q_nHLd, k_nHLd, v_nHLd = (part.unflatten(0, (count, length)).transpose(1, 2) for part in parts)
+            out.append(_attend_group(q_nHLd, k_nHLd, v_nHLd, scaling, causal, sliding_window, softcap, dropout))
+    return (torch.cat(out) if len(out) > 1 else out[0]).unsqueeze(0).to(value.dtype), None
+
+
+@contextmanager
+def _widened(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors in at least fp32, which autocast then leaves alone, where a CPU keeps gradients; elsewhere as they are.
+
+    Torch's backward of attention in half precision is up to ten times as slow there (short texts), and forward gains nothing.
+    """
+    if tensors[0].device.type != "cpu" or not torch.is_grad_enabled():
+        yield tensors
+        return
+    with torch.autocast("cpu", enabled=False):
+        yield tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors)
 
 
 def _attend_group(

@@ -19,14 +19,14 @@ class MixtureLinear(nn.Module):
         self._unfolded: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        own = cast_once(x)
-        y: Tensor = self.linear(own.flatten(0, -2))  # flat, so that the update can be added in place: a view would be copied in the backward
+        x = x.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x  # one cast for all readers
+        y: Tensor = self.linear(x.flatten(0, -2))  # flat, so that the update can be added in place: a view would be copied in the backward
         batch = current()
         if self.folded is not None and batch.tasks != (self.folded,):
             raise RuntimeError(f"the model is folded for task {self.folded!r} and was asked for {batch.tasks}: unfold() first")
         experts = self.roster.visible(batch.tasks)
         if experts and self.folded is None:
-            z = self.bank.down(own, experts)
+            z = self.bank.down(x, experts)
             weight = batch.route(self.key, self.layer, experts, lambda: self.router(x, z, batch, experts), z)
             y = self.bank.up(y, z, weight, experts)
         return y.view(*x.shape[:-1], -1)
@@ -53,9 +53,3 @@ class MixtureLinear(nn.Module):
         if self._unfolded is not None:
             self.linear.get_parameter("weight").copy_(self._unfolded)
         self.folded = self._unfolded = None
-
-
-def cast_once(x: Tensor) -> Tensor:
-    """x in the type that autocast, where it is on, would cast it to again for every product."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

@@ -36,7 +36,7 @@ def activation(kind: str, temperature: float, total: float | None) -> Activate:
 
 
 class ScoredRouter(Router):
-    """All experts that a task sees count, each by its score of the input, in fp32. Parameters are per expert: one can be added alone."""
+    """All experts a task sees count, by scores in the input's precision, pooled in fp32. Parameters are per expert, to be added alone."""
 
     def __init__(
         self, d_in: int, roster: Roster, activate: Activate, *, hidden: int, level: str, task_input: bool, std: float, seed: int, key: str
@@ -60,15 +60,17 @@ class ScoredRouter(Router):
         """x (1, T, D) or (S, L, D) → linear or one-hidden-layer scores (S, E), or (…, E) per token."""
         pooled = self.level == "sequence"
         with torch.autocast(x.device.type, enabled=False):
-            x, (row_EW, bias_SE) = x.float(), self._stacked(batch, experts)
+            pool = batch.pool if pooled else lambda each: each
             if self.hidden is not None:
-                score = F.linear(F.gelu(F.linear(batch.pool(x) if pooled else x, self.hidden.float())), row_EW)
+                row_EW, bias_SE = self._stacked(batch, experts, torch.float32)
+                score = F.linear(F.gelu(F.linear(pool(x.float()), self.hidden.float())), row_EW)
             else:  # the mean of linear scores is the score of the mean, and E numbers are cheaper to pool than D
-                score = batch.pool(F.linear(x, row_EW)) if pooled else F.linear(x, row_EW)
+                row_EW, bias_SE = self._stacked(batch, experts, x.dtype)
+                score = pool(F.linear(x, row_EW).float())
             return score + (bias_SE if pooled or len(bias_SE) == 1 else batch.spread(bias_SE, "sequence"))
 
-    def _stacked(self, batch: Batch, experts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """The experts' rows (E, W), and their biases for the pass's task (1, E) or for each segment's (S, E)."""
+    def _stacked(self, batch: Batch, experts: tuple[str, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The experts' rows (E, W) in `dtype`, and their biases for the pass's task (1, E) or for each segment's (S, E)."""
         names, place_S = batch.once("tasks", lambda: _places(batch))
 
         def owned() -> list[list[nn.Parameter]]:
@@ -79,9 +81,9 @@ class ScoredRouter(Router):
 
         def make() -> tuple[Tensor, Tensor]:
             bias = torch.cat([sum(rest, first) for first, *rest in owned()])
-            return torch.cat([self.row[e] for e in experts]).float(), bias.view(len(names), len(experts))
+            return torch.cat([self.row[e] for e in experts]).to(dtype), bias.view(len(names), len(experts))
 
-        row_EW, bias_UE = self._kept.get((experts, names), leaves, self.training, make)
+        row_EW, bias_UE = self._kept.get((experts, names, dtype), leaves, self.training, make)
         return row_EW, bias_UE if len(batch.tasks) == 1 else bias_UE[place_S]
 
 
