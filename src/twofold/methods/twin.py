@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from twofold.core.inject import mixtures
 from twofold.core.routing import Routing
-from twofold.routers._scored import ScoredRouter
 from twofold.errors import ConfigError
 from twofold.methods import Batches, Change, Member, Method
 from twofold.methods._changes import run_passes, to_means
 from twofold.model.replan import replan
 from twofold.model.unified import UnifiedModel
+from twofold.routers._scored import ScoredRouter
 from twofold.routers.permuted import PermutedRouter
 from twofold.routers.topk import TopKRouter
 

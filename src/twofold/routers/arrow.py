@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from twofold.routers import _scored as scoring
 from twofold.core.routing import Bank, Batch, Roster, Router
+from twofold.routers import _scored as scoring
 
 
 class ArrowRouter(Router):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twofold.routers import _scored as scoring
 from twofold.core.routing import Batch, Decision, Roster, Router
+from twofold.routers import _scored as scoring
 
 
 class BalancedTopKRouter(Router):

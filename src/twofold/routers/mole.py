@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twofold.routers import _scored as scoring
 from twofold.core.routing import Bank, Batch, Roster, Router, generator
+from twofold.routers import _scored as scoring
 
 
 class MoleRouter(Router):

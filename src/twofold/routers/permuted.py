@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twofold.routers import _scored as scoring
 from twofold.core.routing import Batch, Decision, Roster
+from twofold.routers import _scored as scoring
 
 BITS = 16
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from twofold.routers import _scored as scoring
 from twofold.core.routing import Roster
+from twofold.routers import _scored as scoring
 
 
 def build(

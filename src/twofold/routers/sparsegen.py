@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twofold.routers import _scored as scoring
 from twofold.core.routing import Batch, Decision, Roster, Router, generator
+from twofold.routers import _scored as scoring
 
 MARGIN = 0.01
 """λ stays this far below 1."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from twofold.routers import _scored as scoring
 from twofold.core.routing import Batch, Roster, Router, generator
+from twofold.routers import _scored as scoring
 
 
 class TaskGateRouter(Router):

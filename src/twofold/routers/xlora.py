@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twofold.routers import _scored as scoring
 from twofold.core.inject import block_of
 from twofold.core.routing import Batch, Roster, Router
+from twofold.routers import _scored as scoring
 
 HIDDEN = "xlora"
 """Where the first block that is routed leaves its input for the others."""
