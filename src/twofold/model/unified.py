@@ -222,7 +222,8 @@ class UnifiedModel(nn.Module):
     ) -> Iterator[SomePack]:
         """Packs of up to `WINDOW` items each; the consumer runs in inference mode, and the model in eval mode."""
         training = self.training
-        self.eval()
+        if training:  # not else: telling a thousand modules costs as much as a short text
+            self.eval()
         try:
             with torch.inference_mode():
                 for start in range(0, len(items), WINDOW):
@@ -232,7 +233,8 @@ class UnifiedModel(nn.Module):
                     if progress is not None:
                         progress(min(start + WINDOW, len(items)), len(items))
         finally:
-            self.train(training)
+            if training:
+                self.train()
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
