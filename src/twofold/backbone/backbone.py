@@ -105,7 +105,7 @@ class Backbone(nn.Module):
         return next(self.model.parameters()).device
 
     @property
-    def half(self) -> bool:
+    def half_precision(self) -> bool:
         """Whether its products are in half precision."""
         return self.autocast or next(self.model.parameters()).dtype != torch.float32
 
@@ -130,22 +130,27 @@ class Backbone(nn.Module):
     def states(self, pack: Pack, tasks: str | Sequence[str]) -> Tensor:
         """The hidden states (T, D) of `forward` alone: by the graph of this pass, where one was exported and nothing has changed since.
 
-        A graph is for inference: never where a gradient is asked for. One that is stale is dropped.
+        A graph is for inference: not in training mode, nor where a gradient is asked for. One that is stale is dropped.
         """
         names = {tasks} if isinstance(tasks, str) else set(tasks)
-        graph = self.graphs.get(*names) if len(names) == 1 else None
-        if graph is not None and not torch.is_grad_enabled() and graph.takes(pack):
+        name = next(iter(names)) if len(names) == 1 and not (self.training or torch.is_grad_enabled()) else ""
+        graph = self.graphs.get(name)
+        if graph is not None and graph.takes(pack):
             if graph.fresh:
                 return graph(pack)
-            log.warning("the model has changed: its graph for %s is dropped", *names)
+            log.warning("the model has changed: its graph for %s is dropped", name)
             self.graphs.clear()
-        return self(pack, tasks)[0]
+        return self.forward(pack, tasks)[0]
 
     def train(self, mode: bool = True) -> Backbone:
         """As every module's; what trains drops its graphs, since not every optimiser counts its steps in the weights."""
         if mode:
             self.graphs.clear()
         return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Backbone:
+        self.graphs.clear()  # moved to another device or type
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     @torch.no_grad()
     def attentions(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, list[Tensor]]:

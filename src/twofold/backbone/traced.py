@@ -48,24 +48,32 @@ class JoinedLinear(nn.Module):
     A bank is asked for its matrices by what it does to unit vectors, so any bank that is linear in x and in z will do.
     """
 
+    weight: Tensor
+    bias: nn.Parameter | None
+    down_RD: Tensor
+    expert_R: Tensor
+
     def __init__(self, mixture: MixtureLinear, task: str) -> None:
         super().__init__()
         self.experts = mixture.roster.visible((task,))
         self.key, self.layer, self.router = mixture.key, mixture.layer, mixture.router
         weight_OD: Tensor = mixture.linear.get_parameter("weight").detach()
-        self.bias = mixture.linear.bias
+        self.bias = getattr(mixture.linear, "bias", None)
         constant_E = mixture.router.constant(task, self.experts)
         self.constant = constant_E is not None
         if constant_E is not None:
-            self.weight = weight_OD + mixture.bank.delta(constant_E, self.experts)
+            self._keep("weight", weight_OD + mixture.bank.delta(constant_E, self.experts))
             return
         unit_EE = torch.eye(len(self.experts))
-        self.down_RD = mixture.bank.down(torch.eye(weight_OD.shape[1]), self.experts).T.contiguous()
+        self._keep("down_RD", mixture.bank.down(torch.eye(weight_OD.shape[1]), self.experts).T.contiguous())
         unit_RR = torch.eye(len(self.down_RD))
         zeros_RO = torch.zeros(len(unit_RR), len(weight_OD))
         up_ERO = torch.stack([mixture.bank.up(zeros_RO.clone(), unit_RR, unit_EE[e : e + 1], self.experts) for e in range(len(unit_EE))])
-        self.expert_R = up_ERO.abs().sum(-1).argmax(0)
-        self.weight = torch.cat([weight_OD, up_ERO.sum(0).T], 1)
+        self._keep("expert_R", up_ERO.abs().sum(-1).argmax(0))
+        self._keep("weight", torch.cat([weight_OD, up_ERO.sum(0).T], 1))
+
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        self.register_buffer(name, tensor)  # a plain attribute would be a constant of the trace, and PyTorch never forgets one
 
     def forward(self, x: Tensor) -> Tensor:
         if self.constant:
@@ -109,11 +117,12 @@ class _Pass(nn.Module):
 
     def __init__(self, backbone: Backbone, task: str) -> None:
         super().__init__()
-        self.model: Any = _twin(backbone.model)
-        self.model.set_attn_implementation(NAME)
-        for layer in list(mixtures(self.model)):
+        twin: Any = _twin(backbone.model)
+        self.model = twin
+        twin.set_attn_implementation(NAME)
+        for layer in list(mixtures(twin)):
             if isinstance(layer.linear, nn.Linear) and layer.folded is None and layer.roster.visible((task,)):
-                self.model.set_submodule(layer.layer, JoinedLinear(layer, task))
+                twin.set_submodule(layer.layer, JoinedLinear(layer, task))
         self.task, self.offset = task, backbone.offset
         self.inputs = {"use_cache": False} if hasattr(backbone.config, "use_cache") else {}
         self.inputs |= {"is_causal": False} if task.partition("/")[0] in backbone.both_ways else {}

@@ -27,7 +27,9 @@ def serve(
     device: Annotated[str, typer.Option(help="cpu, cuda:0, …")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads of the model.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or bf16-weights, if not as it was saved.")] = None,
-    engine: Annotated[str, typer.Option(help="Of single short queries: torch, openvino, or auto for the faster here, if installed.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="Of single short queries: torch, openvino, or auto for the faster here, if installed.")
+    ] = "auto",
     max_wait: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may wait; what would wait longer is refused.")] = 2.0,
 ) -> None:
     """Serve a model over HTTP: embeddings, reranking, search and answers behind the APIs that clients know, and a page.
