@@ -1,8 +1,8 @@
 """A task's pass as one compiled graph (OpenVINO), for a single short text: there PyTorch's dispatch takes longer than the products.
 
-A graph is a copy, with memory of its own: about 1.5 times the weights of a mixture in fp32 (measured: 135 MB for 94), 1 time without experts and
-1.1 times in bf16; and OpenVINO itself takes 100 MB of a process. So it is made for tasks whose latency matters, queries above all. It takes
-one text of up to `TOKENS` tokens; everything else goes through the packed stream.
+A graph is a copy, with memory of its own: about 1.5 times the weights where there is a mixture in fp32 (measured: 135 MB for 94), once
+without experts, 1.1 times in bf16; and OpenVINO itself takes 100 MB of a process. So it is made for tasks whose latency matters, queries
+above all. It takes one text of up to `TOKENS` tokens; everything else goes through the packed stream.
 
 Shapes: as in `backbone`, one segment of L tokens, so T = L.
 """
@@ -158,7 +158,7 @@ def _compiled(scripted: Any, example: tuple[Tensor, ...], settings: dict[str, An
     loaded = frontend.load(decoder)
     model = frontend.convert(loaded)
     model.reshape({i: [1, -1] for i in range(len(example))})
-    _join_products(openvino, model)
+    _join_products(model)
     return openvino.Core().compile_model(model, "CPU", settings)
 
 
@@ -170,7 +170,7 @@ def _openvino() -> Any:
     return openvino
 
 
-def _join_products(openvino: Any, model: Any) -> None:
+def _join_products(model: Any) -> None:
     """Products of one tensor with several small matrices become one: the A's and the routers of layers that read the same input."""
     from openvino import opset13 as ops
     from openvino.passes import ConstantFolding, Manager
