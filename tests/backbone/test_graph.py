@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from collections.abc import Callable
@@ -159,10 +160,11 @@ def test_folding_training_and_moving_are_seen() -> None:
     assert_by_graph(backbone, 9)
 
 
-def test_evaluating_again_keeps_it(backbone: Backbone) -> None:
+def test_evaluating_again_keeps_it_and_a_copy_has_none(backbone: Backbone) -> None:
     backbone.eval()
     backbone.train(False)
-    assert backbone.graphs["retrieve"].fresh
+    twin = copy.deepcopy(backbone)
+    assert backbone.graphs["retrieve"].fresh and not twin.graphs
 
 
 def test_a_graph_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -148,6 +148,10 @@ class Backbone(nn.Module):
             self.graphs.clear()
         return super().train(mode)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no graphs: they are of this one's weights."""
+        return {**self.__dict__, "graphs": {}}
+
     def _apply(self, fn: Any, recurse: bool = True) -> Backbone:
         self.graphs.clear()  # moved to another device or type
         return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
