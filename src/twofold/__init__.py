@@ -24,24 +24,33 @@ __all__ = ["load", "load_system", "locate"]
 
 
 def load(
-    path: str | Path, device: str = "cpu", *, backbone: str | None = None, precision: str | None = None, plugins: Collection[str] = ()
+    path: str | Path,
+    device: str = "cpu",
+    *,
+    backbone: str | None = None,
+    precision: str | None = None,
+    plugins: Collection[str] = (),
+    engine: str = "torch",
 ) -> UnifiedModel:
     """The model of a saved folder or a hub id, whole and unchanged, or an error that says what is wrong with it.
 
     `backbone`: where its backbone is, if not where it was (it must be the same one); `precision`: instead of the saved one, or "auto"
     for the faster of fp32 and bf16 on this machine (a trial of milliseconds); `plugins`: dotted names of banks, routers and tasks of
-    your own that the folder may import. Raises CheckpointError.
+    your own that the folder may import; `engine`: what runs a single short query on a CPU, "torch", "openvino" (a compiled graph, which
+    holds the weights once more), or "auto" for the faster here. Raises CheckpointError, and ConfigError for what is not installed.
     """
     from twofold.model.folder import load
 
-    return load(path, device, backbone=backbone, precision=precision, plugins=plugins)
+    return load(path, device, backbone=backbone, precision=precision, plugins=plugins, engine=engine)
 
 
-def load_system(path: str | Path, device: str = "cpu", *, precision: str | None = None, plugins: Collection[str] = ()) -> System:
+def load_system(
+    path: str | Path, device: str = "cpu", *, precision: str | None = None, plugins: Collection[str] = (), engine: str = "torch"
+) -> System:
     """What a saved folder retrieves and reranks with: its one model on both sides, or its two. See `load`."""
     from twofold.model.folder import load_system
 
-    return load_system(path, device, precision=precision, plugins=plugins)
+    return load_system(path, device, precision=precision, plugins=plugins, engine=engine)
 
 
 def locate(path: str | Path) -> Path:

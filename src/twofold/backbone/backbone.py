@@ -9,7 +9,7 @@ import copy
 import inspect
 import logging
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from twofold.backbone import packed
 from twofold.backbone.half import keep_casts
 from twofold.backbone.packed import Pack
 from twofold.core.routing import Batch, Routing, checkpoint_contexts, running
+
+if TYPE_CHECKING:
+    from twofold.backbone.graph import Graph
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +79,11 @@ class Backbone(nn.Module):
         parameters = inspect.signature(model.forward).parameters
         self._accepts = {name for name in ("position_ids", "token_type_ids") if name in parameters}
         kinds = getattr(self.config, "type_vocab_size", 0) or 0
-        self._types = "token_type_ids" in self._accepts and kinds > 1
-        self._offset = position_offset(self.config)
+        self.types = "token_type_ids" in self._accepts and kinds > 1
+        self.offset = position_offset(self.config)
         self._unpacked = str(self.config._attn_implementation)
+        self.graphs: dict[str, Graph] = {}
+        """Task → the compiled graph of its passes, where one was exported (`graph.export`)."""
         self.autocast = False
         self.why_padded = "asked for" if attention == "padded" else self._prove_packed()
         self.autocast = precision == "bf16"
@@ -103,6 +108,11 @@ class Backbone(nn.Module):
         return next(self.model.parameters()).device
 
     @property
+    def half_precision(self) -> bool:
+        """Whether its products are in half precision."""
+        return self.autocast or next(self.model.parameters()).dtype != torch.float32
+
+    @property
     def position_limit(self) -> int:
         """The most tokens of one text that the model's positions reach."""
         return position_limit(self.config)
@@ -119,6 +129,35 @@ class Backbone(nn.Module):
         sorted_tasks = [tasks[i] for i in pack.order] if tasks and not isinstance(tasks, str) else tasks
         run = self._run_packed if self.packed else self._run_padded
         return run(pack, sorted_tasks, self._both_ways(tasks))
+
+    def states(self, pack: Pack, tasks: str | Sequence[str]) -> Tensor:
+        """The hidden states (T, D) of `forward` alone: by the graph of this pass, where one was exported and nothing has changed since.
+
+        A graph is for inference: not in training mode, nor where a gradient is asked for. One that is stale is dropped.
+        """
+        names = {tasks} if isinstance(tasks, str) else set(tasks)
+        name = next(iter(names)) if len(names) == 1 and not (self.training or torch.is_grad_enabled()) else ""
+        graph = self.graphs.get(name)
+        if graph is not None and graph.takes(pack):
+            if graph.fresh:
+                return graph(pack)
+            log.warning("the model has changed: its graph for %s is dropped", name)
+            self.graphs.clear()
+        return self.forward(pack, tasks)[0]
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As every module's; what trains drops its graphs, since not every optimiser counts its steps in the weights."""
+        if mode:
+            self.graphs.clear()
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no graphs: they are of this one's weights."""
+        return {**self.__dict__, "graphs": {}}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Backbone:
+        self.graphs.clear()  # moved to another device or type
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     @torch.no_grad()
     def attentions(self, pack: Pack, tasks: str | Sequence[str]) -> tuple[Tensor, list[Tensor]]:
@@ -185,7 +224,7 @@ class Backbone(nn.Module):
         ends[1:] = lengths.cumsum(0)
         start_T = torch.repeat_interleave(ends[:-1].long(), lengths, output_size=pack.tokens)
         position_T = torch.arange(pack.tokens, device=self.device) - start_T
-        inputs: dict[str, Any] = {"input_ids": pack.input_ids_T[None], "position_ids": position_T[None] + self._offset}
+        inputs: dict[str, Any] = {"input_ids": pack.input_ids_T[None], "position_ids": position_T[None] + self.offset}
         inputs |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": pack.lengths[0], "max_length_k": pack.lengths[0]}
         inputs |= {"is_causal": False} if both_ways else {}
         with running(Batch(tasks, pack.lengths, device=self.device)) as batch:
@@ -216,7 +255,7 @@ class Backbone(nn.Module):
         return inputs, types_SL, mask_SL
 
     def _call(self, inputs: dict[str, Any], types: Tensor) -> Any:
-        if self._types:
+        if self.types:
             inputs["token_type_ids"] = types
         if hasattr(self.config, "use_cache"):
             inputs["use_cache"] = False

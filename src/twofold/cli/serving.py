@@ -27,6 +27,9 @@ def serve(
     device: Annotated[str, typer.Option(help="cpu, cuda:0, …")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads of the model.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or bf16-weights, if not as it was saved.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="Of single short queries: torch, openvino, or auto for the faster here, if installed.")
+    ] = "auto",
     max_wait: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may wait; what would wait longer is refused.")] = 2.0,
 ) -> None:
     """Serve a model over HTTP: embeddings, reranking, search and answers behind the APIs that clients know, and a page.
@@ -34,15 +37,17 @@ def serve(
     Example: `twofold serve builtin --index my-index`
     """
     _need_server()
+    from twofold.model.engine import check_engine
     from twofold.serve.keys import read_keys
     from twofold.serve.opening import Choice, opener
     from twofold.serve.run import Listening, serve
     from twofold.serve.service import Service
 
+    check_engine(engine, device)
     known = read_keys(keys, os.environ.get(KEY) or None)
     listening = Listening(host, port, known, insecure, tuple(allowed_host))
     service = Service(name or Path(model).name, max_wait=max_wait)
-    serve(service, opener(Choice(model, index, device, threads, precision)), listening, _say)
+    serve(service, opener(Choice(model, index, device, threads, precision, engine)), listening, _say)
 
 
 @app.command()

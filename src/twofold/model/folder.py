@@ -31,6 +31,7 @@ from twofold.errors import CheckpointError, ConfigError
 from twofold.model import builtin, proof
 from twofold.model.build import assemble
 from twofold.model.card import card, system_card
+from twofold.model.engine import TORCH, check_engine, use_engine
 from twofold.model.grow import Growth, fill, grown
 from twofold.model.spec import ModelSpec
 from twofold.model.state import backbone_state, fingerprint, load_state, state_of, unchanged
@@ -98,14 +99,17 @@ def load(
     precision: str | None = None,
     plugins: Collection[str] = (),
     growth: Growth | None = None,
+    engine: str = TORCH,
 ) -> UnifiedModel:
     """The model of a folder or hub id, in eval mode, proved to be the one that was saved.
 
     Every file's sha256, the backbone's, and the canary's numbers are compared. `backbone`: where the backbone is now; `precision`:
     instead of the saved one, "auto" for the faster of fp32 and bf16 here; `plugins`: dotted names of plug-ins of your own that the
-    folder may import; `growth`: what is added to the model, which then gives the canary's numbers all the same. Raises
-    CheckpointError naming the file, the expert, the plug-in or the backbone that is not right.
+    folder may import; `growth`: what is added to the model, which then gives the canary's numbers all the same; `engine`: what runs
+    single short queries, see `use_engine`. Raises CheckpointError naming the file, the expert, the plug-in or the backbone that is not
+    right, and ConfigError for a precision or an engine that there is not.
     """
+    check_engine(engine, device)
     if precision not in (None, AUTO, *DTYPES):
         raise ConfigError(f"precision {precision!r}: use {', '.join(DTYPES)} or {AUTO}")
     folder = locate(path)
@@ -131,6 +135,7 @@ def load(
         proof.check(model, canary, str(folder))
     except (ConfigError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
         raise CheckpointError(f"{folder}: {f'no {error} in its config' if isinstance(error, KeyError) else error}") from error
+    use_engine(model, engine)
     return model
 
 
@@ -155,16 +160,21 @@ def save_system(
 
 
 def load_system(
-    path: str | Path, device: str | torch.device = "cpu", *, precision: str | None = None, plugins: Collection[str] = ()
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    precision: str | None = None,
+    plugins: Collection[str] = (),
+    engine: str = TORCH,
 ) -> System:
-    """The system of a folder of one model, or of two. Raises as `load` does."""
+    """The system of a folder of one model, or of two, of which the first gets the `engine`. Raises as `load` does."""
     folder = locate(path)
 
-    def member(at: Path) -> UnifiedModel:
-        return load(at, device, precision=precision, plugins=plugins)
+    def member(at: Path, engine: str = TORCH) -> UnifiedModel:
+        return load(at, device, precision=precision, plugins=plugins, engine=engine)
 
     if not (folder / SYSTEM).is_file():
-        return System.of(member(folder))
+        return System.of(member(folder, engine))
     checked(folder)
     try:
         found = _read(folder / SYSTEM)
@@ -173,7 +183,7 @@ def load_system(
         weight = float(found["rerank_weight"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / SYSTEM}: not a system: {type(error).__name__}: {error}") from error
-    return System(member(folder / "embedder"), member(folder / "reranker"), weight)
+    return System(member(folder / "embedder", engine), member(folder / "reranker"), weight)
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def run(segments: Sequence[Segment]) -> list[Output]:
     """Every segment's vector or score, in fp32, by one pass. All are of one lane; the model is in eval mode."""
     model = segments[0].model
     pack = _joined(segments)
-    hidden_TD, _ = model.backbone(pack, _passes(segments))
+    hidden_TD = model.backbone.states(pack, _passes(segments))
     sizes_S = torch.tensor(pack.lengths, device=hidden_TD.device)
     found: dict[int, Output] = {}
     for task in dict.fromkeys(segment.task for segment in segments):

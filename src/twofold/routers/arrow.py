@@ -31,7 +31,7 @@ class ArrowRouter(Router):
         seen = self.roster.mask(batch, experts, "token")
         ranked = score if seen is None else score.masked_fill(~seen, -1.0)
         best = ranked.topk(min(self.k, len(experts)), dim=-1).indices
-        kept = torch.zeros_like(score, dtype=torch.bool).scatter(-1, best, True)
+        kept = torch.zeros_like(score, dtype=torch.bool).scatter(-1, best, 1)
         return self.activate(score, kept if seen is None else kept & seen), "token"
 
 

@@ -33,7 +33,7 @@ class BalancedTopKRouter(Router):
         if seen is not None:
             ranked = ranked.masked_fill(~seen, float("-inf"))
         best = ranked.topk(min(self.k, len(experts)), dim=-1).indices
-        kept = torch.zeros_like(gate, dtype=torch.bool).scatter(-1, best, True) & ranked.isfinite()
+        kept = torch.zeros_like(gate, dtype=torch.bool).scatter(-1, best, 1) & ranked.isfinite()
         chosen = gate.clamp_min(torch.finfo(gate.dtype).tiny).masked_fill(~kept, 0.0)
         return Decision(chosen / chosen.sum(-1, keepdim=True) * kept.sum(-1, keepdim=True), level, score)
 

@@ -65,7 +65,7 @@ class RamoleRouter(Router):
         seen_SE = self.roster.mask(batch, experts, "sequence")
         if seen_SE is not None:
             near_SE = near_SE.masked_fill(~seen_SE, -2.0)
-        best_SE = torch.zeros_like(near_SE, dtype=torch.bool).scatter(-1, near_SE.topk(min(self.k, len(experts))).indices, True)
+        best_SE = torch.zeros_like(near_SE, dtype=torch.bool).scatter(-1, near_SE.topk(min(self.k, len(experts))).indices, 1)
         best_SE &= near_SE > -2.0
         left_SE = best_SE & ~torch.stack([self.get_buffer(f"dropped>{name}") for name in experts])
         return torch.where(left_SE.any(-1, keepdim=True), left_SE, best_SE) if self.training else best_SE

@@ -21,7 +21,7 @@ class TopKRouter(Router):
         seen = self.scored.roster.mask(batch, experts, self.scored.level)
         ranked = score if seen is None else score.masked_fill(~seen, float("-inf"))
         best = ranked.topk(min(self.k, len(experts)), dim=-1).indices
-        kept = torch.zeros_like(score, dtype=torch.bool).scatter(-1, best, True)
+        kept = torch.zeros_like(score, dtype=torch.bool).scatter(-1, best, 1)
         return Decision(self.scored.activate(score, kept if seen is None else kept & seen), self.scored.level, score)
 
 

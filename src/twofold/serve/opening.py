@@ -24,6 +24,7 @@ class Choice:
     device: str = "cpu"
     threads: int | None = None
     precision: str | None = None
+    engine: str = "torch"
 
 
 def opener(choice: Choice) -> Callable[[], Loaded]:
@@ -38,7 +39,7 @@ def opener(choice: Choice) -> Callable[[], Loaded]:
         keep_freed_memory()
         if choice.threads is not None:
             torch.set_num_threads(choice.threads)
-        system = load_system(choice.model, choice.device, precision=choice.precision)
+        system = load_system(choice.model, choice.device, precision=choice.precision, engine=choice.engine)
         systems = systems_of(system)
         if choice.index is None:
             return Loaded(systems)

@@ -203,11 +203,14 @@ def run_chunks(
     extras: list[Tensor] = []
     positions: list[int] = []
     for chunk, at in split(pack, token_budget):
-        hidden_TD, routings = encoder.backbone(chunk, task if isinstance(task, str) or not task else [task[i] for i in at])
+        names = task if isinstance(task, str) or not task else [task[i] for i in at]
+        if auxiliary is None:
+            hidden_TD = encoder.backbone.states(chunk, names)
+        else:
+            hidden_TD, routings = encoder.backbone(chunk, names)
+            extras.append(auxiliary(routings) * len(at))
         outputs.append(head(hidden_TD, chunk))
         positions.extend(at)
-        if auxiliary is not None:
-            extras.append(auxiliary(routings) * len(at))
     back = torch.empty(len(positions), dtype=torch.long)
     back[torch.tensor(positions)] = torch.arange(len(positions))
     return torch.cat(outputs)[back.to(outputs[0].device)], torch.stack(extras).sum() / len(positions) if extras else None
