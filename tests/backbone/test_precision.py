@@ -39,3 +39,5 @@ def test_it_is_asked_once_and_a_model_opens_in_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(precision, "seconds", {}.__getitem__)
     assert folder.load_system(tmp_path / "model", precision="auto").embedder.backbone.autocast
     assert folder.load(tmp_path / "model").spec.precision == "fp32"
+    folder.save(folder.load(tmp_path / "model", precision="bf16-weights"), tmp_path / "half")
+    assert folder.load(tmp_path / "half", precision="auto").spec.precision == "bf16-weights"

@@ -10,7 +10,8 @@ import pytest
 from tests.serve.conftest import THREE
 from tests.tiny_trial import tiny_unified, write_backbone
 from twofold.errors import CheckpointError
-from twofold.model.folder import save
+from twofold.model import folder
+from twofold.model.folder import load_system, save
 from twofold.model.system import System
 from twofold.search.index import Index, Settings
 from twofold.search.reader import Reader
@@ -47,3 +48,16 @@ def test_domains_are_systems_of_their_own(tmp_path: Path) -> None:
     model = tiny_unified(write_backbone(tmp_path / "backbone"), **tasks)
     found = systems_of(System.of(model))
     assert list(found) == ["", "legal"] and found["legal"].variant == "legal"
+
+
+@pytest.mark.parametrize(("made_in", "asked", "wanted"), [("", None, "bf16"), ("", "fp32", "fp32"), ("bf16-weights", None, "bf16-weights")])
+def test_the_faster_precision_is_taken_unless_the_index_has_half_weights(
+    made_in: str, asked: str | None, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "fastest", lambda _: "bf16")
+    save(tiny_unified(write_backbone(tmp_path / "backbone"), THREE), tmp_path / "model")
+    if made_in:
+        system = load_system(tmp_path / "model", precision=made_in)
+        made(tmp_path / "index", system.embedder, system)
+    loaded = opener(Choice(str(tmp_path / "model"), tmp_path / "index" if made_in else None, precision=asked))()
+    assert loaded.systems[""].embedder.spec.precision == wanted

@@ -26,7 +26,7 @@ def serve(
     allowed_host: Annotated[list[str], typer.Option(help="A name under which the server may be addressed; may be repeated.")] = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="cpu, cuda:0, …")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads of the model.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or bf16-weights, if not as it was saved.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or bf16-weights; unless said, the faster of the first two.")] = None,
     engine: Annotated[
         str, typer.Option(help="Of single short queries: torch, openvino, or auto for the faster here, if installed.")
     ] = "auto",

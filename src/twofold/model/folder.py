@@ -104,10 +104,10 @@ def load(
     """The model of a folder or hub id, in eval mode, proved to be the one that was saved.
 
     Every file's sha256, the backbone's, and the canary's numbers are compared. `backbone`: where the backbone is now; `precision`:
-    instead of the saved one, "auto" for the faster of fp32 and bf16 here; `plugins`: dotted names of plug-ins of your own that the
-    folder may import; `growth`: what is added to the model, which then gives the canary's numbers all the same; `engine`: what runs
-    single short queries, see `use_engine`. Raises CheckpointError naming the file, the expert, the plug-in or the backbone that is not
-    right, and ConfigError for a precision or an engine that there is not.
+    instead of the saved one, "auto" for the faster of fp32 and bf16 here (half weights stay half); `plugins`: dotted names of plug-ins of
+    your own that the folder may import; `growth`: what is added to the model, which then gives the canary's numbers all the same; `engine`:
+    what runs single short queries, see `use_engine`. Raises CheckpointError naming the file, the expert, the plug-in or the backbone that
+    is not right, and ConfigError for a precision or an engine that there is not.
     """
     check_engine(engine, device)
     if precision not in (None, AUTO, *DTYPES):
@@ -119,7 +119,7 @@ def load(
         spec = ModelSpec.from_dict(config["spec"])
         source, weight, canary = config["backbone"], float(config["rerank_weight"]), config["canary"]
         if precision is not None:
-            spec = replace(spec, precision=fastest(str(device)) if precision == AUTO else precision)
+            spec = replace(spec, precision=_faster(spec.precision, device) if precision == AUTO else precision)
         _refuse_foreign(spec, plugins)
         where = str(folder / BACKBONE) if source["inside"] else backbone or spec.backbone
         hub_model, tokenizer = load_model(where, spec.precision, tokenizer=str(folder))
@@ -137,6 +137,11 @@ def load(
         raise CheckpointError(f"{folder}: {f'no {error} in its config' if isinstance(error, KeyError) else error}") from error
     use_engine(model, engine)
     return model
+
+
+def _faster(saved: str, device: str | torch.device) -> str:
+    """A saved model's own precision where its weights are halved; else the faster of the two that have the same weights."""
+    return saved if DTYPES[saved] != torch.float32 else fastest(str(device))
 
 
 def save_system(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twofold.errors import CheckpointError
 from twofold.model.system import System
-from twofold.search.index import Index, read_settings
+from twofold.search.index import AUTO, HALF, Index, read_settings
 from twofold.search.reader import Reader
 from twofold.serve.library import Library
 from twofold.serve.service import Loaded
@@ -24,6 +24,7 @@ class Choice:
     device: str = "cpu"
     threads: int | None = None
     precision: str | None = None
+    """None: the faster of fp32 and bf16 here, or half weights where the model was saved, or the index made, with them."""
     engine: str = "torch"
 
 
@@ -39,11 +40,13 @@ def opener(choice: Choice) -> Callable[[], Loaded]:
         keep_freed_memory()
         if choice.threads is not None:
             torch.set_num_threads(choice.threads)
-        system = load_system(choice.model, choice.device, precision=choice.precision, engine=choice.engine)
+        made_with = {} if choice.index is None else read_settings(choice.index).identity
+        precision = choice.precision or (HALF if made_with.get("precision") == HALF else AUTO)
+        system = load_system(choice.model, choice.device, precision=precision, engine=choice.engine)
         systems = systems_of(system)
         if choice.index is None:
             return Loaded(systems)
-        variant = str(read_settings(choice.index).identity.get("variant") or "")
+        variant = str(made_with.get("variant") or "")
         if variant not in systems:
             raise CheckpointError(f"{choice.index}: made for the variant {variant!r}, which this model does not have")
         return Loaded(systems, _library(choice.index, systems[variant]))
