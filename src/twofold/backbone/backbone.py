@@ -82,8 +82,7 @@ class Backbone(nn.Module):
         self.types = "token_type_ids" in self._accepts and kinds > 1
         self.offset = position_offset(self.config)
         self._unpacked = str(self.config._attn_implementation)
-        self.graphs: dict[str, Graph] = {}
-        """Task → the compiled graph of its passes, where one was exported (`graph.export`)."""
+        self.graphs: dict[str, Graph] = {}  # task → the compiled graph of its passes, where one was exported (`graph.export`)
         self.autocast = False
         self.why_padded = "asked for" if attention == "padded" else self._prove_packed()
         self.autocast = precision == "bf16"
@@ -135,10 +134,9 @@ class Backbone(nn.Module):
 
         A graph is for inference: not in training mode, nor where a gradient is asked for. One that is stale is dropped.
         """
-        names = {tasks} if isinstance(tasks, str) else set(tasks)
-        name = next(iter(names)) if len(names) == 1 and not (self.training or torch.is_grad_enabled()) else ""
+        name = tasks if isinstance(tasks, str) else tasks[0] if len(set(tasks)) == 1 else ""
         graph = self.graphs.get(name)
-        if graph is not None and graph.takes(pack):
+        if graph is not None and graph.takes(pack) and not (self.training or torch.is_grad_enabled()):
             if graph.fresh:
                 return graph(pack)
             log.warning("the model has changed: its graph for %s is dropped", name)
@@ -152,8 +150,7 @@ class Backbone(nn.Module):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy has no graphs: they are of this one's weights."""
-        return {**self.__dict__, "graphs": {}}
+        return {**self.__dict__, "graphs": {}}  # a copy has none: they are of this one's weights
 
     def _apply(self, fn: Any, recurse: bool = True) -> Backbone:
         self.graphs.clear()  # moved to another device or type
