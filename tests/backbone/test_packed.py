@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny import tiny_pack
-from twofold.backbone.packed import attend, join, make_pack, no_mask, split
+from twofold.backbone.packed import attend, make_pack, no_mask, split
 
 LENGTHS = (7, 7, 4, 1)
 H, D = 4, 8
@@ -120,15 +120,6 @@ def test_a_pack_is_sorted_by_length_and_remembers_the_order() -> None:
     assert pack.type_ids_T.tolist() == [0, 0, 1, 0, 1] and pack.part_T.tolist() == [0, 1, 2, 1, 2]
     assert (pack.lengths, pack.order, pack.truncated, pack.tokens) == ((3, 1, 1), (1, 0, 2), 2, 5)
     assert pack.to(torch.device("cpu")).order == pack.order
-
-
-def test_packs_join_into_the_pack_of_all_their_texts() -> None:
-    texts = [[([10 * i + k for k in range(n)], [i % 2] * n, [1] * n) for i, n in enumerate(sizes)] for sizes in ((2, 5, 3), (5, 1), (4,))]
-    joined, whole = join([make_pack(some, 1) for some in texts]), make_pack([text for some in texts for text in some], 3)
-    assert (joined.lengths, joined.truncated) == (whole.lengths, whole.truncated) and sorted(joined.order) == list(range(6))
-    for name in ("input_ids_T", "type_ids_T", "part_T"):
-        got, want = (dict(zip(pack.order, getattr(pack, name).split(pack.lengths), strict=True)) for pack in (joined, whole))
-        assert all(torch.equal(got[i], want[i]) for i in range(6)), name
 
 
 @pytest.mark.parametrize("nothing", [[], [([], [], [])], [([1], [0], [1]), ([], [], [])]])

@@ -63,16 +63,6 @@ def test_chunks_do_not_change_the_gradient(make_model: MakeModel) -> None:
     assert_close(got, want, 1e-6)
 
 
-@pytest.mark.parametrize(("auxiliary", "passes"), [(None, 1), (spread, 2)])
-def test_queries_and_documents_go_through_together_where_no_loss_asks_for_them_apart(
-    make_model: MakeModel, auxiliary: Any, passes: int
-) -> None:
-    model, seen = make_model(), []
-    model.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0].tokens))
-    result, _ = step(model, tiny_examples(3), auxiliary=auxiliary)
-    assert len(seen) == passes and sum(seen) == result.tokens
-
-
 def test_gradients_really_flow(make_model: MakeModel) -> None:
     result, found = step(make_model(), tiny_examples(4))
     assert result.loss > 0

@@ -63,19 +63,6 @@ def make_pack(segments: Sequence[tuple[list[int], list[int], list[int]]], trunca
     return Pack(ids, types, parts, tuple(len(segments[i][0]) for i in order), order, truncated)
 
 
-def join(packs: Sequence[Pack]) -> Pack:
-    """Several packs as one; in the caller's order the texts of one follow those of the one before."""
-    lengths = [length for pack in packs for length in pack.lengths]
-    starts = itertools.accumulate((len(pack.order) for pack in packs), initial=0)
-    places = [start + place for pack, start in zip(packs, starts, strict=False) for place in pack.order]
-    longest = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    streams = zip(*((pack.input_ids_T, pack.type_ids_T, pack.part_T) for pack in packs), strict=True)
-    pieces = [torch.cat(stream).split(lengths) for stream in streams]
-    ids_T, types_T, part_T = (torch.cat([piece[i] for i in longest]) for piece in pieces)
-    order = tuple(places[i] for i in longest)
-    return Pack(ids_T, types_T, part_T, tuple(lengths[i] for i in longest), order, sum(pack.truncated for pack in packs))
-
-
 def split(pack: Pack, token_budget: int) -> list[tuple[Pack, tuple[int, ...]]]:
     """The pack in chunks of at most `token_budget` tokens (or one longer text), each with its texts' positions in the caller's list.
 

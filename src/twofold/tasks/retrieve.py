@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from twofold import losses
-from twofold.backbone.packed import Pack, join, split
+from twofold.backbone.packed import Pack, split
 from twofold.backbone.tokens import TextTokens
 from twofold.records import Example
 from twofold.tasks import Encoder, RoutingLoss, StepContext, StepResult, Task, World, unit_vectors
@@ -120,14 +120,9 @@ class RetrieveTask(Task[Example]):
     def _step_direct(
         self, packs: list[tuple[Pack, Passes]], examples: Sequence[Example], context: StepContext, bare: Sides[Tensor] | None
     ) -> Tensor:
-        extra = more = None
-        if self.sides or context.auxiliary is not None:
-            (query_ND, extra), (document_MD, more) = (
-                self.vectors(context.encoder, pack, context.token_budget, context.auxiliary, passes) for pack, passes in packs
-            )
-        else:  # one pass: what goes through every layer by itself, however little it is, costs every layer's calls
-            both_SD, _ = self.vectors(context.encoder, join([pack for pack, _ in packs]), context.token_budget)
-            query_ND, document_MD = both_SD.split([len(pack.order) for pack, _ in packs])
+        (query_ND, extra), (document_MD, more) = (
+            self.vectors(context.encoder, pack, context.token_budget, context.auxiliary, passes) for pack, passes in packs
+        )
         loss = self.loss(query_ND, document_MD, examples, context.world, bare)
         total = loss * context.weight
         context.backward(total if extra is None or more is None else total + (extra + more) / context.world.size)
