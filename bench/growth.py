@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import _measure
+from bench import _measure, _vectors
 from bench._measure import ROOT
 from bench._report import peak_resident
 from bench.memory import resident
@@ -38,10 +39,15 @@ from twofold.search.indexing import bring_up_to_date
 from twofold.search.passages import Cut
 from twofold.search.reader import Reader
 from twofold.search.sources import Origin
+from twofold.search.stores import lancedb
+from twofold.search.stores.exact import ExactStore
+from twofold.search.stores.lancedb import LanceStore
 
 TEXTS, VECTORS, QUERIES = "texts.jsonl", "vectors.npy", "queries.npy"
 TOKENS = 64
 """The longest text: a sentence."""
+CLOCK = "CPU seconds of all threads of a process of its own (LanceDB has one for its work beside the caller's)"
+STORES = {"search": "LanceDB", "exact": "exact store"}
 Row = dict[str, Any]
 
 
@@ -61,16 +67,23 @@ class Sizes:
 
 
 def encoded(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
-    """One size through `encode`; the vectors of the largest are kept."""
+    """One size through `encode`."""
     texts, model = begun(size, chosen, folder)
-    vectors: list[Any] = []
-    row = watched(lambda: vectors.append(model.encode(texts)), size, chosen.rounds, vectors.clear)
-    row["beside, MB"] = row.pop("peak above the start, MB") - vectors[-1].nbytes / 1e6
-    if size == Sizes.of(chosen.quick).encoded[-1]:
-        np.save(folder / VECTORS, vectors[-1])
-        np.save(folder / QUERIES, model.encode_queries(_measure.queries(chosen.texts, Sizes.of(chosen.quick).queries)))
-    sizes = {"texts, MB": sum(map(sys.getsizeof, texts)) / 1e6, "vectors, MB": vectors[-1].nbytes / 1e6}
+    found: list[Any] = []
+    row = watched(lambda: found.append(model.encode(texts)), size, chosen.rounds, found.clear)
+    row["beside, MB"] = row.pop("peak above the start, MB") - found[-1].nbytes / 1e6
+    sizes = {"texts, MB": sum(map(sys.getsizeof, texts)) / 1e6, "vectors, MB": found[-1].nbytes / 1e6}
     return told(row, texts, model) | sizes
+
+
+def vectors(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
+    """The vectors that stores are filled with."""
+    texts, model = begun(size, chosen, folder)
+    start = time.process_time()
+    np.save(folder / VECTORS, model.encode(texts))
+    row = {"CPU s": time.process_time() - start}
+    np.save(folder / QUERIES, model.encode_queries(_measure.queries(chosen.texts, Sizes.of(chosen.quick).queries)))
+    return row
 
 
 def indexed(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
@@ -124,7 +137,65 @@ def forget_peak() -> None:
         return
 
 
-KINDS: dict[str, Callable[[int, argparse.Namespace, Path], Row]] = {"encode": encoded, "index": indexed}
+def filled(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
+    """So many vectors in LanceDB, as `twofold index` leaves them."""
+    shutil.rmtree(place := folder / f"lancedb-{size}", ignore_errors=True)
+    store = lancedb_store(place, chosen)
+    row: Row = {**_vectors.fill(store, np.load(folder / VECTORS, mmap_mode="r"), texts_of(folder), size), "disk, MB": _vectors.megabytes(place)}
+    np.save(folder / f"right-{size}.npy", _vectors.right(np.load(folder / VECTORS, mmap_mode="r"), size, np.load(folder / QUERIES)))
+    return row
+
+
+def searched(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
+    """What a query takes there, in a process that opens what another one has filled; by its settings, and by looking at all."""
+    query_QD, right_QK = np.load(folder / QUERIES), np.load(folder / f"right-{size}.npy")
+    before = resident()
+    store = lancedb_store(folder / f"lancedb-{size}", chosen)
+    row: Row = {**_vectors.asked(_vectors.from_store(store), query_QD, right_QK), "resident, MB": resident() - before}
+    row |= {"vectors": store.facts()["vectors"]}
+    if row["vectors"] != "exact":
+        row["looking at all"] = _vectors.asked(_vectors.looking_at_all(store.folder), query_QD[:: max(1, size // 50_000)], right_QK[:: max(1, size // 50_000)])
+    return row
+
+
+def exact(size: int, chosen: argparse.Namespace, folder: Path) -> Row:  # noqa: ARG001
+    """The same in the exact store, in memory only."""
+    before, store = resident(), ExactStore(None, np.load(folder / VECTORS, mmap_mode="r").shape[1])
+    vector_MD = np.concatenate(list(_vectors.blocks(np.load(folder / VECTORS, mmap_mode="r"), size)))
+    store.upsert(_vectors.passages(texts_of(folder), 0, size), vector_MD, new=True)
+    del vector_MD
+    query_QD = np.load(folder / QUERIES)
+    few = query_QD[: max(5, len(query_QD) // max(1, size // 50_000))]
+    return {**_vectors.asked(_vectors.from_store(store), few, np.load(folder / f"right-{size}.npy")[: len(few)]), "resident, MB": resident() - before}
+
+
+def swept(size: int, chosen: argparse.Namespace, folder: Path) -> Row:  # noqa: ARG001
+    """One index after another on the same table."""
+    right_QK = np.load(folder / f"right-{size}.npy")
+    return _vectors.sweep(folder / f"lancedb-{size}", np.load(folder / QUERIES), right_QK)
+
+
+def lancedb_store(place: Path, chosen: argparse.Namespace) -> LanceStore:
+    """The default store with its own settings; with an index also for tiny sizes, where those are asked for."""
+    width = int(np.load(place.parent / VECTORS, mmap_mode="r").shape[1])
+    return lancedb.build(place, width, **({"approximate_above": 300} if chosen.quick else {}))
+
+
+def texts_of(folder: Path) -> list[str]:
+    """The sentences."""
+    with (folder / TEXTS).open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+KINDS: dict[str, Callable[[int, argparse.Namespace, Path], Row]] = {
+    "encode": encoded,
+    "vectors": vectors,
+    "index": indexed,
+    "fill": filled,
+    "search": searched,
+    "exact": exact,
+    "sweep": swept,
+}
 
 
 def child(kind: str, size: int, chosen: argparse.Namespace, folder: Path) -> Row:
@@ -147,19 +218,80 @@ def apart(kind: str, size: int, chosen: argparse.Namespace, folder: Path) -> Row
 
 def parts(chosen: argparse.Namespace, folder: Path) -> dict[str, dict[int, Row]]:
     """Kind → size → row; what `folder` has already is not measured again."""
-    sizes, rows = Sizes.of(chosen.quick), {}
-    jobs = [("encode", sizes.encoded), ("index", sizes.indexed)]
+    sizes = Sizes.of(chosen.quick)
+    rows: dict[str, dict[int, Row]] = {}
+    jobs = [("encode", size) for size in sizes.encoded] + [("index", size) for size in sizes.indexed]
+    jobs += [("vectors", sizes.encoded[-1])] + [(kind, size) for size in sizes.searched for kind in ("fill", "search", "exact")] + [("sweep", sizes.searched[1])]
     if not (folder / TEXTS).is_file():
         texts = _measure.sentences(chosen.texts, sizes.encoded[-1])
         write_text(folder / TEXTS, "".join(json.dumps(text) + "\n" for text in texts))
-    for kind, of in jobs:
-        for size in of:
-            kept = folder / f"{kind}-{size}.json"
-            if not kept.is_file():
-                write_text(kept, json.dumps(apart(kind, size, chosen, folder)))
-                print(kind, f"{size:,}", kept.read_text(encoding="utf-8"), file=sys.stderr, flush=True)
-            rows.setdefault(kind, {})[size] = json.loads(kept.read_text(encoding="utf-8"))
+    for kind, size in jobs:
+        kept = folder / f"{kind}-{size}.json"
+        if not kept.is_file():
+            write_text(kept, json.dumps(apart(kind, size, chosen, folder)))
+            print(kind, f"{size:,}", kept.read_text(encoding="utf-8"), file=sys.stderr, flush=True)
+        rows.setdefault(kind, {})[size] = json.loads(kept.read_text(encoding="utf-8"))
     return rows
+
+
+def exponent(small: float, large: float, times: float) -> float:
+    """The power of the size by which something grows: 1 is in proportion, 0 not at all."""
+    return round(math.log(max(large, 1e-9) / max(small, 1e-9)) / math.log(times), 3)
+
+
+def growth(values: Mapping[int, float], sizes: Sequence[int] = ()) -> float:
+    """The exponent from the smallest size, or that of `sizes`, to the largest."""
+    small, large = sizes or (min(values), max(values))
+    return exponent(values[small], values[large], large / small)
+
+
+def compared(large: Sequence[float], small: Sequence[float]) -> dict[str, float]:
+    """The ratio of two medians, and of the extremes."""
+    value, low, high = statistics.median(large) / statistics.median(small), min(large) / max(small), max(large) / min(small)
+    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def column(rows: Mapping[int, Row], name: str) -> dict[int, float]:
+    """Size → one figure."""
+    return {size: row[name] for size, row in rows.items()}
+
+
+def content(rows: dict[str, dict[int, Row]], chosen: argparse.Namespace) -> Row:
+    """The result, of all parts."""
+    sizes = Sizes.of(chosen.quick)
+    ratios: Row = {}
+    for kind in ("encode", "index"):
+        each = {size: [value / row["tokens"] for value in row["seconds"]] for size, row in rows[kind].items()}
+        few, many = min(each), max(each)
+        ratios[f"{kind}: CPU time of a token, {many:,} texts / {few:,}"] = compared(each[many], each[few])
+    beside = {kind: column(rows[kind], "beside, MB") for kind in ("encode", "index")}
+    small, large = sizes.encoded[1], sizes.encoded[-1]
+    ratios[f"encode: memory beside texts and vectors, {large:,} texts / {small:,}"] = compared([beside["encode"][large]], [beside["encode"][small]])
+    few, _, many = sizes.searched
+    for kind in ("search", "exact"):
+        for k in _vectors.KS:
+            p50 = column(rows[kind], f"CPU ms, k = {k}, p50")
+            ratios[f"{STORES[kind]}: CPU time of a query, k = {k}, {many:,} vectors / {few:,}"] = compared([p50[many]], [p50[few]])
+    seconds = {kind: {size: statistics.median(row["seconds"]) for size, row in rows[kind].items()} for kind in ("encode", "index")}
+    board = {
+        "indexing": max(growth(seconds["encode"]), growth(seconds["index"])),
+        "search": max(growth(column(rows["search"], f"CPU ms, k = {k}, p50")) for k in _vectors.KS),
+        "memory": growth(beside["encode"], (small, large)),
+    }
+    figures = {
+        **{f"{kind} {size:,}": {name: value for name, value in row.items() if name != "seconds"} for kind in ("encode", "index") for size, row in rows[kind].items()},
+        **{f"{STORES[kind]} {size:,}": shown(row) for kind in ("search", "exact") for size, row in rows[kind].items()},
+        **{f"{STORES['search']} {size:,}, all looked at": row["looking at all"] for size, row in rows["search"].items() if "looking at all" in row},
+        **{f"{name}, {sizes.searched[1]:,}": row for name, row in rows["sweep"][sizes.searched[1]].items()},
+    }
+    for size, row in rows["fill"].items():
+        figures[f"{STORES['search']} {size:,}"] |= row
+    return _measure.result("growth", __doc__ or "", ratios, [("S12", board)], chosen, figures=figures, exponents=board, clock=CLOCK, vectors={"of": _measure.BACKBONE, "noise": _vectors.NOISE, **rows["vectors"][sizes.encoded[-1]]})
+
+
+def shown(row: Row) -> Row:
+    """Without what has rows of its own."""
+    return {name: value for name, value in row.items() if name != "looking at all"}
 
 
 def main(arguments: Sequence[str] | None = None) -> Row:
@@ -167,15 +299,16 @@ def main(arguments: Sequence[str] | None = None) -> Row:
     if arguments[:1] == ["--child"]:
         _, kind, size, folder, *rest = arguments
         with _measure.one_thread():
-            print(json.dumps(child(kind, int(size), _measure.options(__doc__, rest, rounds=5), Path(folder))))
+            print(json.dumps(child(kind, int(size), _measure.options(__doc__ or "", rest, rounds=5), Path(folder))))
         return {}
     place, arguments = _place(arguments)
-    chosen = _measure.options(__doc__, arguments, rounds=5)
+    chosen = _measure.options(__doc__ or "", arguments, rounds=5)
     with _measure.one_thread(), tempfile.TemporaryDirectory(prefix="growth-") as temporary:
         folder = place or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = parts(chosen, folder)
-    return rows
+        found = content(parts(chosen, folder), chosen)
+    _measure.show(found, chosen.to)
+    return found
 
 
 def _place(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
