@@ -12,7 +12,7 @@ import sys
 
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD
 _KEEP = 1 << 30
-KERNELS = 64
+KERNELS = 32
 """How many are kept: enough for a pass, whose layers share their shapes, and for a server's short queries."""
 
 
