@@ -1,11 +1,11 @@
 """What growth costs: texts through the model and into an index, vectors in a store, each ten times as many as before (S12).
 
-Sentences of a dataset, at most 40 words each and all different while there are enough, go through `UnifiedModel.encode` (100 to 100,000) and
-through what `twofold index` does (100 to 10,000), every size in a process of its own that reads its texts, loads the model and encodes a few;
-only then it is looked at. "beside" is the peak of memory above that, the vectors that come back left out: what a batch needs. The vectors
-of the largest size are what a store is filled with; how, and how they are more than there are texts, stands in bench/_vectors.py. Exponents
-are of the growth: 1 is linear, 0 is none. Sweep: one index after another on 100,000 vectors, from which the defaults of
-search/stores/lancedb.py are chosen: recall@100 of .95 at the least time.
+Sentences of a dataset, at most 40 words each and all different while there are enough, go through `UnifiedModel.encode` (100 to
+100,000) and through what `twofold index` does (100 to 10,000), every size in a process of its own that reads its texts, loads the model
+and encodes a few; only then it is looked at. "beside" is the peak of memory above that, the vectors that come back left out: what a batch
+needs. Stores are filled with the vectors that the default backbone gives the most texts; how they become a million stands in
+bench/_vectors.py. Exponents are of the growth: 1 is linear, 0 is none. ANN settings: one index after another on 100,000 vectors, from
+which the defaults of search/stores/lancedb.py are chosen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,14 +21,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench import _measure, _vectors
+from bench import _measure, _stores, _vectors
 from bench._measure import ROOT
 from bench._report import peak_resident
+from bench._stores import QUERIES, TEXTS, VECTORS, Row
 from bench.memory import resident
 from twofold.cache import write_text
 from twofold.model.system import System
@@ -39,16 +40,11 @@ from twofold.search.indexing import bring_up_to_date
 from twofold.search.passages import Cut
 from twofold.search.reader import Reader
 from twofold.search.sources import Origin
-from twofold.search.stores import lancedb
-from twofold.search.stores.exact import ExactStore
-from twofold.search.stores.lancedb import LanceStore
 
-TEXTS, VECTORS, QUERIES = "texts.jsonl", "vectors.npy", "queries.npy"
 TOKENS = 64
 """The longest text: a sentence."""
 CLOCK = "CPU seconds of all threads of a process of its own (LanceDB has one for its work beside the caller's)"
 STORES = {"search": "LanceDB", "exact": "exact store"}
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Sizes:
 
 def encoded(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
     """One size through `encode`."""
-    texts, model = begun(size, chosen, folder)
+    texts, model = begun(size, chosen.backbone, folder)
     found: list[Any] = []
     row = watched(lambda: found.append(model.encode(texts)), size, chosen.rounds, found.clear)
     row["beside, MB"] = row.pop("peak above the start, MB") - found[-1].nbytes / 1e6
@@ -78,7 +74,7 @@ def encoded(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
 
 def vectors(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
     """The vectors that stores are filled with."""
-    texts, model = begun(size, chosen, folder)
+    texts, model = begun(size, of_vectors(chosen), folder)
     start = time.process_time()
     np.save(folder / VECTORS, model.encode(texts))
     row = {"CPU s": time.process_time() - start}
@@ -88,23 +84,28 @@ def vectors(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
 
 def indexed(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
     """One size into a new index: cut, encoded, written, acknowledged, put in order."""
-    texts, model = begun(size, chosen, folder)
+    texts, model = begun(size, chosen.backbone, folder)
     reader = Reader.of(System.of(model))
     with tempfile.TemporaryDirectory(dir=folder) as place:
         corpus = Path(place, "documents.jsonl")
         corpus.write_text("".join(json.dumps({"_id": f"t{i}", "text": text}) + "\n" for i, text in enumerate(texts)), encoding="utf-8")
         with Index.make(Path(place, "index"), Settings.of("bench", reader, Cut.of(reader.room))) as index:
-            once = lambda: bring_up_to_date(index, Origin(corpus), reader.spans, reader.callables.encode_document)
+            once = partial(bring_up_to_date, index, Origin(corpus), reader.spans, reader.callables.encode_document)
             row = watched(once, size, 1, lambda: None)
     row["beside, MB"] = row.pop("peak above the start, MB")
     return told(row, texts, model)
 
 
-def begun(size: int, chosen: argparse.Namespace, folder: Path) -> tuple[list[str], UnifiedModel]:
+def of_vectors(chosen: argparse.Namespace) -> str:
+    """The backbone of the vectors in stores: the default one, whose neighbours are those that a search is for."""
+    return str(chosen.backbone) if chosen.quick else _measure.BACKBONE
+
+
+def begun(size: int, backbone: str, folder: Path) -> tuple[list[str], UnifiedModel]:
     """Texts and a model that has worked a little, in a process that has done nothing else."""
     with (folder / TEXTS).open(encoding="utf-8") as file:
         texts = [json.loads(line) for line, _ in zip(file, range(size), strict=False)]
-    model = _measure.model(chosen.backbone, precision="bf16" if _measure.has_bf16() else "fp32", length=TOKENS)
+    model = _measure.model(backbone, precision="bf16" if _measure.has_bf16() else "fp32", length=TOKENS)
     model.encode(texts[:64])
     return texts, model
 
@@ -137,64 +138,14 @@ def forget_peak() -> None:
         return
 
 
-def filled(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
-    """So many vectors in LanceDB, as `twofold index` leaves them."""
-    shutil.rmtree(place := folder / f"lancedb-{size}", ignore_errors=True)
-    store = lancedb_store(place, chosen)
-    row: Row = {**_vectors.fill(store, np.load(folder / VECTORS, mmap_mode="r"), texts_of(folder), size), "disk, MB": _vectors.megabytes(place)}
-    np.save(folder / f"right-{size}.npy", _vectors.right(np.load(folder / VECTORS, mmap_mode="r"), size, np.load(folder / QUERIES)))
-    return row
-
-
-def searched(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
-    """What a query takes there, in a process that opens what another one has filled; by its settings, and by looking at all."""
-    query_QD, right_QK = np.load(folder / QUERIES), np.load(folder / f"right-{size}.npy")
-    before = resident()
-    store = lancedb_store(folder / f"lancedb-{size}", chosen)
-    row: Row = {**_vectors.asked(_vectors.from_store(store), query_QD, right_QK), "resident, MB": resident() - before}
-    row |= {"vectors": store.facts()["vectors"]}
-    if row["vectors"] != "exact":
-        row["looking at all"] = _vectors.asked(_vectors.looking_at_all(store.folder), query_QD[:: max(1, size // 50_000)], right_QK[:: max(1, size // 50_000)])
-    return row
-
-
-def exact(size: int, chosen: argparse.Namespace, folder: Path) -> Row:  # noqa: ARG001
-    """The same in the exact store, in memory only."""
-    before, store = resident(), ExactStore(None, np.load(folder / VECTORS, mmap_mode="r").shape[1])
-    vector_MD = np.concatenate(list(_vectors.blocks(np.load(folder / VECTORS, mmap_mode="r"), size)))
-    store.upsert(_vectors.passages(texts_of(folder), 0, size), vector_MD, new=True)
-    del vector_MD
-    query_QD = np.load(folder / QUERIES)
-    few = query_QD[: max(5, len(query_QD) // max(1, size // 50_000))]
-    return {**_vectors.asked(_vectors.from_store(store), few, np.load(folder / f"right-{size}.npy")[: len(few)]), "resident, MB": resident() - before}
-
-
-def swept(size: int, chosen: argparse.Namespace, folder: Path) -> Row:  # noqa: ARG001
-    """One index after another on the same table."""
-    right_QK = np.load(folder / f"right-{size}.npy")
-    return _vectors.sweep(folder / f"lancedb-{size}", np.load(folder / QUERIES), right_QK)
-
-
-def lancedb_store(place: Path, chosen: argparse.Namespace) -> LanceStore:
-    """The default store with its own settings; with an index also for tiny sizes, where those are asked for."""
-    width = int(np.load(place.parent / VECTORS, mmap_mode="r").shape[1])
-    return lancedb.build(place, width, **({"approximate_above": 300} if chosen.quick else {}))
-
-
-def texts_of(folder: Path) -> list[str]:
-    """The sentences."""
-    with (folder / TEXTS).open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 KINDS: dict[str, Callable[[int, argparse.Namespace, Path], Row]] = {
     "encode": encoded,
     "vectors": vectors,
     "index": indexed,
-    "fill": filled,
-    "search": searched,
-    "exact": exact,
-    "sweep": swept,
+    "fill": _stores.filled,
+    "search": _stores.searched,
+    "exact": _stores.exact,
+    "sweep": _stores.swept,
 }
 
 
@@ -221,7 +172,11 @@ def parts(chosen: argparse.Namespace, folder: Path) -> dict[str, dict[int, Row]]
     sizes = Sizes.of(chosen.quick)
     rows: dict[str, dict[int, Row]] = {}
     jobs = [("encode", size) for size in sizes.encoded] + [("index", size) for size in sizes.indexed]
-    jobs += [("vectors", sizes.encoded[-1])] + [(kind, size) for size in sizes.searched for kind in ("fill", "search", "exact")] + [("sweep", sizes.searched[1])]
+    jobs += (
+        [("vectors", sizes.encoded[-1])]
+        + [(kind, size) for size in sizes.searched for kind in ("fill", "search", "exact")]
+        + [("sweep", sizes.searched[1])]
+    )
     if not (folder / TEXTS).is_file():
         texts = _measure.sentences(chosen.texts, sizes.encoded[-1])
         write_text(folder / TEXTS, "".join(json.dumps(text) + "\n" for text in texts))
@@ -264,9 +219,9 @@ def content(rows: dict[str, dict[int, Row]], chosen: argparse.Namespace) -> Row:
         each = {size: [value / row["tokens"] for value in row["seconds"]] for size, row in rows[kind].items()}
         few, many = min(each), max(each)
         ratios[f"{kind}: CPU time of a token, {many:,} texts / {few:,}"] = compared(each[many], each[few])
-    beside = {kind: column(rows[kind], "beside, MB") for kind in ("encode", "index")}
+    beside = column(rows["encode"], "beside, MB")
     small, large = sizes.encoded[1], sizes.encoded[-1]
-    ratios[f"encode: memory beside texts and vectors, {large:,} texts / {small:,}"] = compared([beside["encode"][large]], [beside["encode"][small]])
+    ratios[f"encode: memory beside texts and vectors, {large:,} texts / {small:,}"] = compared([beside[large]], [beside[small]])
     few, _, many = sizes.searched
     for kind in ("search", "exact"):
         for k in _vectors.KS:
@@ -274,24 +229,30 @@ def content(rows: dict[str, dict[int, Row]], chosen: argparse.Namespace) -> Row:
             ratios[f"{STORES[kind]}: CPU time of a query, k = {k}, {many:,} vectors / {few:,}"] = compared([p50[many]], [p50[few]])
     seconds = {kind: {size: statistics.median(row["seconds"]) for size, row in rows[kind].items()} for kind in ("encode", "index")}
     board = {
-        "indexing": max(growth(seconds["encode"]), growth(seconds["index"])),
+        "indexing": max(map(growth, seconds.values())),
         "search": max(growth(column(rows["search"], f"CPU ms, k = {k}, p50")) for k in _vectors.KS),
-        "memory": growth(beside["encode"], (small, large)),
+        "memory": growth(beside, (small, large)),
     }
-    figures = {
-        **{f"{kind} {size:,}": {name: value for name, value in row.items() if name != "seconds"} for kind in ("encode", "index") for size, row in rows[kind].items()},
-        **{f"{STORES[kind]} {size:,}": shown(row) for kind in ("search", "exact") for size, row in rows[kind].items()},
-        **{f"{STORES['search']} {size:,}, all looked at": row["looking at all"] for size, row in rows["search"].items() if "looking at all" in row},
-        **{f"{name}, {sizes.searched[1]:,}": row for name, row in rows["sweep"][sizes.searched[1]].items()},
-    }
-    for size, row in rows["fill"].items():
-        figures[f"{STORES['search']} {size:,}"] |= row
-    return _measure.result("growth", __doc__ or "", ratios, [("S12", board)], chosen, figures=figures, exponents=board, clock=CLOCK, vectors={"of": _measure.BACKBONE, "noise": _vectors.NOISE, **rows["vectors"][sizes.encoded[-1]]})
+    made = {"backbone": of_vectors(chosen), "noise": _vectors.NOISE, **rows["vectors"][large]}
+    details = {**tables(rows), "ann_settings": rows["sweep"][sizes.searched[1]], "vectors": made, "exponents": board}
+    return _measure.result("growth", __doc__ or "", ratios, [("S12", board)], chosen, CLOCK, **details)
 
 
-def shown(row: Row) -> Row:
-    """Without what has rows of its own."""
-    return {name: value for name, value in row.items() if name != "looking at all"}
+def tables(rows: Mapping[str, Mapping[int, Row]]) -> dict[str, Row]:
+    """What a page shows of texts and of vectors, a row for every size."""
+    texts = {f"{kind}, {size}": without(row, "seconds") for kind in ("encode", "index") for size, row in rows[kind].items()}
+    vectors: Row = {}
+    for size, row in rows["search"].items():
+        vectors[f"{STORES['search']}, {size}"] = {**rows["fill"][size], **without(row, "looking at all")}
+        if "looking at all" in row:
+            vectors[f"{STORES['search']}, all looked at, {size}"] = row["looking at all"]
+    vectors |= {f"{STORES['exact']}, {size}": row for size, row in rows["exact"].items()}
+    return {"growth_of_texts": texts, "growth_of_vectors": vectors}
+
+
+def without(row: Row, name: str) -> Row:
+    """A row's other figures."""
+    return {key: value for key, value in row.items() if key != name}
 
 
 def main(arguments: Sequence[str] | None = None) -> Row:
