@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from twofold.search.stores.exact import ExactStore
 from twofold.search.stores.lancedb import LanceStore
 
 TEXTS, VECTORS, QUERIES = "texts.jsonl", "vectors.npy", "queries.npy"
+TUNED_PROBES, TUNED_REFINES = (32, 64, 128), (4, 8)
 Row = dict[str, Any]
 
 
@@ -45,17 +48,36 @@ def searched(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
 def exact(size: int, chosen: argparse.Namespace, folder: Path) -> Row:  # noqa: ARG001
     """The same in the exact store, in memory only."""
     before, store = resident(), ExactStore(None, np.load(folder / VECTORS, mmap_mode="r").shape[1])
-    vector_MD = np.concatenate(list(_vectors.blocks(np.load(folder / VECTORS, mmap_mode="r"), size)))
+    vector_MD = np.concatenate([*_vectors.blocks(np.load(folder / VECTORS, mmap_mode="r"), size)])
     store.upsert(_vectors.passages(texts_of(folder), 0, size), vector_MD, new=True)
     del vector_MD
+    give_back()
     query_QD, right_QK = np.load(folder / QUERIES), np.load(folder / f"right-{size}.npy")
     some = slice(fewer(len(query_QD), size))
     return {**_vectors.asked(_vectors.from_store(store), query_QD[some], right_QK[some]), "resident, MB": resident() - before}
 
 
+def give_back() -> None:
+    """Freed memory, which is kept for speed, does not count as the store's: the system gets it back, where it is Linux with glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def fewer(queries: int, size: int) -> int:
     """Queries that look at all of so many vectors."""
     return max(5, queries // max(1, size // 50_000))
+
+
+def tuned(size: int, chosen: argparse.Namespace, folder: Path) -> Row:
+    """Settings of a search → what it then takes and finds, in the index that the store has made."""
+    store = lancedb_store(folder / f"lancedb-{size}", chosen)
+    query_QD, right_QK = np.load(folder / QUERIES)[::2], np.load(folder / f"right-{size}.npy")[::2]
+    rows: Row = {}
+    for store.probes in TUNED_PROBES:
+        for store.refine in TUNED_REFINES:
+            title = f"LanceDB, {size}, {store.probes} probes, {store.refine} k refined"
+            rows[title] = _vectors.asked(_vectors.from_store(store), query_QD, right_QK)
+    return rows
 
 
 def swept(size: int, chosen: argparse.Namespace, folder: Path) -> Row:  # noqa: ARG001

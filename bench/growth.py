@@ -145,6 +145,7 @@ KINDS: dict[str, Callable[[int, argparse.Namespace, Path], Row]] = {
     "fill": _stores.filled,
     "search": _stores.searched,
     "exact": _stores.exact,
+    "tune": _stores.tuned,
     "sweep": _stores.swept,
 }
 
@@ -175,7 +176,7 @@ def parts(chosen: argparse.Namespace, folder: Path) -> dict[str, dict[int, Row]]
     jobs += (
         [("vectors", sizes.encoded[-1])]
         + [(kind, size) for size in sizes.searched for kind in ("fill", "search", "exact")]
-        + [("sweep", sizes.searched[1])]
+        + [("tune", sizes.searched[-1]), ("sweep", sizes.searched[1])]
     )
     if not (folder / TEXTS).is_file():
         texts = _measure.sentences(chosen.texts, sizes.encoded[-1])
@@ -234,7 +235,7 @@ def content(rows: dict[str, dict[int, Row]], chosen: argparse.Namespace) -> Row:
         "memory": growth(beside, (small, large)),
     }
     made = {"backbone": of_vectors(chosen), "noise": _vectors.NOISE, **rows["vectors"][large]}
-    details = {**tables(rows), "ann_settings": rows["sweep"][sizes.searched[1]], "vectors": made, "exponents": board}
+    details = {**tables(rows), "ann_settings": rows["sweep"][sizes.searched[1]] | rows["tune"][sizes.searched[-1]], "vectors": made, "exponents": board}
     return _measure.result("growth", __doc__ or "", ratios, [("S12", board)], chosen, CLOCK, **details)
 
 
