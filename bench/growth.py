@@ -235,7 +235,12 @@ def content(rows: dict[str, dict[int, Row]], chosen: argparse.Namespace) -> Row:
         "memory": growth(beside, (small, large)),
     }
     made = {"backbone": of_vectors(chosen), "noise": _vectors.NOISE, **rows["vectors"][large]}
-    details = {**tables(rows), "ann_settings": rows["sweep"][sizes.searched[1]] | rows["tune"][sizes.searched[-1]], "vectors": made, "exponents": board}
+    details = {
+        **tables(rows),
+        "ann_settings": rows["sweep"][sizes.searched[1]] | rows["tune"][sizes.searched[-1]],
+        "vectors": made,
+        "exponents": board,
+    }
     return _measure.result("growth", __doc__ or "", ratios, [("S12", board)], chosen, CLOCK, **details)
 
 

@@ -110,7 +110,9 @@ def test_an_index_for_vectors_above_a_size(tmp_path: Path, width: int) -> None:
         best = {ids[i] for i in np.argsort(-(every @ query_D))[:10]}
         found = store.search(query_D, 10)
         right += len(best & {match.passage.id for match in found})
-        assert [match.score for match in found] == pytest.approx([every[ids.index(match.passage.id)] @ query_D for match in found], abs=1e-5)
+        assert [match.score for match in found] == pytest.approx(
+            [every[ids.index(match.passage.id)] @ query_D for match in found], abs=1e-5
+        )
     assert right > 150  # of 200
     store.upsert(passages("new", 1), query_ND[:1], new=True)
     assert store.search(query_ND[0], 1)[0].passage.id == "new#0"  # what is not in the index yet is found all the same
