@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from tests.search.made import vectors
 from twofold.search.stores.exact import ExactStore
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+RUN = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "run"))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -24,9 +26,10 @@ def test_growth(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     done: list[str] = []
     here = growth.child
     monkeypatch.setattr(growth, "apart", lambda kind, *rest: done.append(kind) or here(kind, *rest))  # in this process, which is quick
-    arguments = [*small, "--place", str(tmp_path), "--to", str(tmp_path / "growth.json")]
+    to = tmp_path / "results" / "bench" / "growth.json"
+    arguments = [*small, "--place", str(tmp_path), "--to", str(to)]
     content = growth.main(arguments)
-    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "growth.json").read_text()) == json.loads(json.dumps(content))
+    assert json.loads(capsys.readouterr().out) == json.loads(to.read_text()) == json.loads(json.dumps(content))
     assert next(iter(content)) == "ratios" and content["scoreboard"] == [] and set(content["exponents"]) == {"indexing", "search", "memory"}
     assert {"encode, 4", "encode, 40", "index, 12"} <= set(content["growth_of_texts"])
     stores = content["growth_of_vectors"]
@@ -38,6 +41,8 @@ def test_growth(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "exact-80.json").unlink()
     growth.main(arguments)
     assert done[first:] == ["exact"]
+    pages = RUN["pages"](tmp_path)
+    assert pages["docs/growth.svg"] == _curves.picture(content) and "](growth.svg)" in pages["docs/performance.md"]
     drawn = ElementTree.fromstring(_curves.picture(content))
     assert len(drawn.findall(f"{SVG}polyline")) == 7 and len(drawn.findall(f"{SVG}circle")) == 2 * (3 + 2) + 3 + 1 + 3
 

@@ -33,7 +33,7 @@ CHANGING = ("latest_version_hint.json",)
 """The one file that Lance writes more than once."""
 APPROXIMATE_ABOVE = 50_000
 """Passages from which on vectors are searched through an index. It is the faster from about 20,000 on; up to here looking at all takes
-some 30 ms of CPU and misses nothing (results/bench/growth.json)."""
+some 30 to 45 ms of CPU and misses nothing (between the sizes of results/bench/growth.json)."""
 PROBES, REFINE = 64, 4
 """Parts of the vectors that an approximate search looks into, and how many times k candidates it then compares exactly: the least time at
 which a million vectors have a recall@100 of .95 (.96; a hundred thousand .99; results/bench/growth.json)."""
