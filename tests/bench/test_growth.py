@@ -39,7 +39,7 @@ def test_growth(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first = len(done)
     assert growth.main(arguments)["growth_of_vectors"] == stores and len(done) == first  # what was measured is not measured again
     (tmp_path / "exact-80.json").unlink()
-    growth.main(arguments)
+    content = growth.main(arguments)
     assert done[first:] == ["exact"]
     pages = RUN["pages"](tmp_path)
     assert pages["docs/growth.svg"] == _curves.picture(content) and "](growth.svg)" in pages["docs/performance.md"]
