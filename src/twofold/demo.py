@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from twofold import provenance
-from twofold.backbone.memory import keep_freed_memory
+from twofold.backbone.memory import TRAINING_KERNELS, bound_kernels, keep_freed_memory
 from twofold.config import TrialConfig
 from twofold.data.sources import Dataset, open_dataset
 from twofold.evaluate.evaluation import Evaluation, Settings, evaluate
@@ -59,6 +59,7 @@ def run_demo(folder: Path, *, console: Console, steps: int | None = None, datase
     """Runs the demo and returns its report as plain data. `dataset` replaces pydocs (for tests)."""
     begun = time.monotonic()
     keep_freed_memory()
+    bound_kernels(TRAINING_KERNELS)
     console.print("[bold]Twofold[/bold]: one model that retrieves and reranks. Everything below happens on this machine.\n")
     data = dataset or open_dataset("pydocs").subset(documents=DOCUMENTS, queries=QUERIES)
     counts = ", ".join(f"{len(data.queries(split))} {split}" for split in data.splits)

@@ -1,13 +1,17 @@
-"""Keeping freed memory: told on Linux with glibc, and harmless elsewhere."""
+"""Keeping freed memory: told on Linux with glibc, and harmless elsewhere. Kernels: few are kept, unless somebody has said how many."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.tiny_trial import write_backbone
 from twofold.backbone import memory
+from twofold.backbone.load import load_model
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +39,12 @@ def test_glibc_is_told_both_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", Library)
     assert memory.keep_freed_memory() is True
     assert told == [(-4, 0), (-1, 1 << 30)]
+
+
+def test_onednn_keeps_few_kernels_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    memory.bound_kernels()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    load_model(str(write_backbone(tmp_path)))
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == str(memory.KERNELS)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
+from torch import Tensor
 
 from tests.model.conftest import MakeModel
+from twofold.model import unified
 
 TEXTS = ["the red fox runs over the lazy dog", "a dog", "", "what is it", "fox " * 60]
 PAIRS = [("what is it", "a red fox"), ("the dog", "lazy " * 70), ("a", ""), ("what " * 30, "fox")]
@@ -19,6 +24,23 @@ def test_vectors_have_unit_length_and_do_not_depend_on_the_batch(make_model: Mak
     alone = np.concatenate([model.encode([text]) for text in TEXTS])
     assert abs(alone - vectors).max() < 1e-6
     assert abs(model.encode(TEXTS, token_budget=8) - vectors).max() < 1e-6
+
+
+def test_the_vectors_of_a_window_are_not_held_beside_the_result(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, numbers = make_model(), unified._numpy
+    windows: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def watched(tensor: Tensor) -> Any:
+        found = numbers(tensor)
+        alive.append(sum(window() is not None for window in windows))
+        windows.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(unified, "WINDOW", 2)
+    monkeypatch.setattr(unified, "_numpy", watched)
+    assert abs(model.encode(TEXTS * 3) - np.tile(model.encode(TEXTS), (3, 1))).max() < 1e-6
+    assert len(windows) == 8 + 3 and max(alive) <= 1
 
 
 def test_scores_do_not_depend_on_the_batch(make_model: MakeModel) -> None:

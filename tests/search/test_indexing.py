@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from twofold.errors import DataError
+from twofold.search import indexing
 from twofold.search.index import Index
 from twofold.search.indexing import Report, batches, bring_up_to_date
 from twofold.search.reader import Reader
@@ -142,3 +143,15 @@ def test_a_vector_that_is_no_number_is_never_written(index: Index, reader: Reade
 def test_batches_hold_whole_documents() -> None:
     documents = [[Passage(f"{name}#{n}", name, "", "x") for n in range(size)] for name, size in (("a", 2), ("b", 3), ("c", 9), ("d", 1))]
     assert [(batch.documents, len(batch.passages)) for batch in batches(documents, 4)] == [(["a", "b"], 5), (["c"], 9), (["d"], 1)]
+
+
+def test_the_store_is_put_in_order_whenever_it_has_doubled_not_every_so_often(
+    index: Index, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [json.dumps({"_id": f"d{n}", "text": f"a red fox {n}"}) for n in range(40)]
+    (tmp_path / "many.jsonl").write_text("\n".join(lines))
+    done: list[int] = []
+    monkeypatch.setattr(indexing, "OPTIMIZE_AFTER", 4)
+    monkeypatch.setattr(index.store, "optimize", lambda: done.append(index.store.count()))
+    bring_up_to_date(index, open_origin(tmp_path / "many.jsonl"), reader.spans, reader.callables.encode_document, batch=2)
+    assert done == [4, 8, 16, 32, 40]

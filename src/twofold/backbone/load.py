@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from twofold.backbone.memory import bound_kernels
 from twofold.cache import backbone_folder
 from twofold.errors import ConfigError
 
@@ -111,6 +112,7 @@ def load_model(name: str, precision: str = "fp32", tokenizer: str | None = None)
     folder or a repository runs. Raises ConfigError for what cannot be opened and for a checkpoint that lacks weights: they
     would stay random.
     """
+    bound_kernels()
     path = resolve(name)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)

@@ -104,11 +104,14 @@ class UnifiedModel(nn.Module):
             raise ValueError(f"prompt {prompt!r}: use 'query', 'document' or none")
         if dims is not None and not 0 < dims <= self.width:
             raise ValueError(f"dims {dims}: use 1 to {self.width}")
-        out = [np.zeros((0, dims or self.width), dtype=np.float32)]
+        out_ND = np.empty((len(texts), dims or self.width), dtype=np.float32)
+        done = 0
         for pack in self._windows(_checked(texts), lambda window: self.tokens.texts(window, prompt), "texts", progress):
             vector_SD, _ = task.vectors(self.encoder, pack, budget, task=task.passes(self.encoder, pack, prompt, budget))
-            out.append(_numpy(vector_SD if dims is None else F.normalize(vector_SD[:, :dims], dim=-1)))
-        return np.concatenate(out)
+            window_SD = _numpy(vector_SD if dims is None else F.normalize(vector_SD[:, :dims], dim=-1))
+            out_ND[done : done + len(window_SD)] = window_SD
+            done += len(window_SD)
+        return out_ND
 
     def encode_queries(self, texts: Sequence[str], variant: str = "") -> NDArray[np.float32]:
         """`encode` with the query prompt."""

@@ -25,8 +25,9 @@ from twofold.search.stores import Known, Passage
 
 BATCH = 256
 """Passages that are encoded and acknowledged together."""
-OPTIMIZE_EVERY = 64
-"""Batches after which the store is put in order, so that an index is quick to search while it grows."""
+OPTIMIZE_AFTER = 64 * BATCH
+"""Passages written after which the store is put in order, and then whenever they have doubled, so that an index is quick to search while it
+grows: to put it in order may write all of it again, and after every so many passages that would be quadratic."""
 
 Progress = Callable[[int, int], None]
 """Called with the documents seen and the passages written so far."""
@@ -130,10 +131,15 @@ def put(index: Index, batch: Batch, known: Mapping[str, Known], encode: Encode, 
     changed = sum(document in known for document in batch.documents)
     report.changed += changed
     report.added += len(batch.documents) - changed
-    written = report.passages // BATCH
+    written = report.passages
     report.passages += len(batch.passages)
-    if report.passages // BATCH // OPTIMIZE_EVERY > written // OPTIMIZE_EVERY:
+    if doubled(written, report.passages):
         index.store.optimize()
+
+
+def doubled(before: int, after: int) -> bool:
+    """Whether the passages written have passed `OPTIMIZE_AFTER` or a doubling of it."""
+    return (before // OPTIMIZE_AFTER).bit_length() < (after // OPTIMIZE_AFTER).bit_length()
 
 
 def _changed(item: Item, known: Mapping[str, Known], origin: Origin, how: Cut, spans: Spans, report: Report) -> list[Passage]:

@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 
 from twofold import plugins
-from twofold.backbone.memory import keep_freed_memory
+from twofold.backbone.memory import TRAINING_KERNELS, bound_kernels, keep_freed_memory
 from twofold.cache import write_text
 from twofold.config import TrialConfig
 from twofold.data.labelled import LabelledDataset
@@ -83,6 +83,7 @@ def run_trial(
 def prepare(config: TrialConfig) -> str:
     """Threads, memory and device of this process; returns "cpu" or "cuda"."""
     keep_freed_memory()
+    bound_kernels(TRAINING_KERNELS)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if config.device == "cuda" and not torch.cuda.is_available():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.search.made import WIDTH, passages, vectors
 from twofold.errors import CheckpointError
+from twofold.ranking import exact_top_k
+from twofold.search.stores import exact
 from twofold.search.stores.exact import FILE, ExactStore
 
 
@@ -15,6 +18,17 @@ def test_without_a_folder_nothing_is_written() -> None:
     store = ExactStore(None, WIDTH)
     store.upsert(passages("a", 2), vectors(2))
     assert store.count() == 2
+
+
+def test_a_search_without_a_condition_does_not_copy_the_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, looked_at = ExactStore(None, WIDTH), []
+    store.upsert(passages("a", 6, lang="en"), vectors(6))
+    monkeypatch.setattr(exact, "exact_top_k", lambda query, chunks, k: looked_at.extend(chunks) or exact_top_k(query, chunks, k))
+    assert store.search(vectors(1)[0], 3) == store.search(vectors(1)[0], 3, {"lang": "en"})
+    store.upsert(passages("b", 1, lang="de"), vectors(1))
+    assert len(store.search(vectors(1)[0], 9, {"lang": "en"})) == 6
+    whole, narrowed, some = looked_at
+    assert np.shares_memory(whole, narrowed) and whole.flags.owndata and not np.shares_memory(some, store._state.vector_MD)
 
 
 def test_a_damaged_file_and_one_of_another_width_are_refused_by_name(tmp_path: Path) -> None:

@@ -93,25 +93,30 @@ def test_a_reader_sees_what_was_written_meanwhile(store: LanceStore) -> None:
     assert {match.passage.document for match in reading.search(vectors(1)[0], 9)} == {"b", "c"}
 
 
-def test_an_index_for_vectors_above_a_size(tmp_path: Path) -> None:
-    store = build(tmp_path, WIDTH, approximate_above=300, probes=4)
-    store.upsert(passages("a", 299), vectors(299), new=True)
+@pytest.mark.parametrize("width", [8, 12])  # codes of one bit a feature are whole bytes; other widths have an index without codes
+def test_an_index_for_vectors_above_a_size(tmp_path: Path, width: int) -> None:
+    store = build(tmp_path, width, approximate_above=300, probes=4)
+    store.upsert(passages("a", 299), vectors(299, width=width), new=True)
     store.optimize()
     assert store.facts()["vectors"] == "exact"
-    store.upsert(passages("b", 201), vectors(201, 1), new=True)
+    store.upsert(passages("b", 201), vectors(201, 1, width), new=True)
     store.optimize()
-    assert store.facts()["vectors"].startswith("approximate")
-    every = np.concatenate([vectors(299), vectors(201, 1)])
+    assert store.facts()["vectors"] == "approximate: IVF, 4 probes, 4 k refined"
+    every = np.concatenate([vectors(299, width=width), vectors(201, 1, width)])
     ids = [passage.id for passage in (*passages("a", 299), *passages("b", 201))]
-    query_ND = vectors(20, 7)
+    query_ND = vectors(20, 7, width)
     right = 0
     for query_D in query_ND:
         best = {ids[i] for i in np.argsort(-(every @ query_D))[:10]}
-        right += len(best & {match.passage.id for match in store.search(query_D, 10)})
-    assert right > 100  # of 200, with 4 of 22 parts looked into
+        found = store.search(query_D, 10)
+        right += len(best & {match.passage.id for match in found})
+        assert [match.score for match in found] == pytest.approx(
+            [every[ids.index(match.passage.id)] @ query_D for match in found], abs=1e-5
+        )
+    assert right > 150  # of 200
     store.upsert(passages("new", 1), query_ND[:1], new=True)
     assert store.search(query_ND[0], 1)[0].passage.id == "new#0"  # what is not in the index yet is found all the same
-    again = build(tmp_path, WIDTH, approximate_above=300, probes=4)
+    again = build(tmp_path, width, approximate_above=300, probes=4)
     assert again.facts()["vectors"].startswith("approximate")
 
 

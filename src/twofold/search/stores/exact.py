@@ -40,7 +40,7 @@ class ExactStore:
     def upsert(self, passages: Sequence[Passage], vector_ND: NDArray[np.float32], *, new: bool = False) -> None:  # noqa: ARG002
         """See `Store`."""
         kept = self._state.without({passage.document for passage in passages})
-        self._change(_State((*kept.passages, *passages), np.concatenate([kept.vector_MD, vector_ND]).astype(np.float32)))
+        self._change(_State((*kept.passages, *passages), np.concatenate([kept.vector_MD, vector_ND], dtype=np.float32)))
 
     def delete(self, documents: Iterable[str]) -> None:
         """See `Store`."""
@@ -50,7 +50,8 @@ class ExactStore:
         """See `Store`."""
         state = self._state
         places = state.allowed(where)
-        found, scores = exact_top_k(vector_D[None].astype(np.float32), [state.vector_MD[places]], k)
+        vector_MD = state.vector_MD if len(places) == len(state.passages) else state.vector_MD[places]  # all of them are not copied
+        found, scores = exact_top_k(vector_D[None].astype(np.float32), [vector_MD], k)
         return [Match(state.passages[places[i]], float(score)) for i, score in zip(found[0], scores[0], strict=True)]
 
     def lexical(self, text: str, k: int, where: Where | None = None) -> list[Match]:
@@ -113,10 +114,11 @@ class _State:
     def tags(self) -> list[set[str]]:
         return [set(tags(passage.metadata)) for passage in self.passages]
 
-    def allowed(self, where: Where | None) -> list[int]:
-        """Places of the passages that a condition lets through."""
+    def allowed(self, where: Where | None) -> Sequence[int]:
+        """Places of the passages that a condition lets through, in order."""
+        every = range(len(self.passages))
         lists = wanted(where)
-        return [place for place in range(len(self.passages)) if all(not self.tags[place].isdisjoint(any_of) for any_of in lists)]
+        return every if not lists else [place for place in every if all(not self.tags[place].isdisjoint(any_of) for any_of in lists)]
 
     def without(self, documents: set[str]) -> _State:
         kept = [place for place, passage in enumerate(self.passages) if passage.document not in documents]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,9 +32,11 @@ TEXT = ("id", "document", "title", "body", "source", "metadata", "origin", "dige
 CHANGING = ("latest_version_hint.json",)
 """The one file that Lance writes more than once."""
 APPROXIMATE_ABOVE = 50_000
-"""Passages from which on vectors are searched through an index: below, looking at all of them takes some milliseconds."""
-PROBES = 32
-"""Parts of the vectors, of about √M, that an approximate search looks into."""
+"""Passages from which on vectors are searched through an index. It is the faster from about 20,000 on; up to here looking at all takes
+some 30 to 45 ms of CPU and misses nothing (between the sizes of results/bench/growth.json)."""
+PROBES, REFINE = 64, 4
+"""Parts of the vectors that an approximate search looks into, and how many times k candidates it then compares exactly: the least time at
+which a million vectors have a recall@100 of .95 (.96; a hundred thousand .99; results/bench/growth.json)."""
 KEPT = timedelta(minutes=10)
 """How long states that were replaced stay, for searches that are still on them."""
 NAMES_AT_ONCE = 500
@@ -45,12 +46,13 @@ NAMES_AT_ONCE = 500
 class LanceStore:
     """See `Store`."""
 
-    def __init__(self, folder: Path, width: int, approximate_above: int, probes: int, language: str) -> None:
+    def __init__(self, folder: Path, width: int, approximate_above: int, probes: int, refine: int, language: str) -> None:
         try:
             import lancedb
         except ImportError:
             raise ConfigError("the store 'lancedb' needs LanceDB: pip install 'twofold[index]'") from None
-        self.folder, self.width, self.approximate_above, self.probes, self.language = folder, width, approximate_above, probes, language
+        self.folder, self.width, self.language = folder, width, language
+        self.approximate_above, self.probes, self.refine = approximate_above, probes, refine
         self.schema = _schema(width)
         folder.mkdir(parents=True, exist_ok=True)
         self._ledger = Ledger(folder / f"{TABLE}.lance", folder / LEDGER, CHANGING)
@@ -86,7 +88,7 @@ class LanceStore:
             asked = self._table.search(np.asarray(vector_D, np.float32), query_type="vector", vector_column_name="vector")
             asked = asked.distance_type("cosine").select([*TEXT, "_distance"]).limit(k)
             if self._approximate:
-                asked = asked.nprobes(self.probes)
+                asked = asked.nprobes(self.probes).refine_factor(self.refine)
             found = _narrowed(asked, where).to_list()
         return [Match(_passage(row), 1 - float(row["_distance"])) for row in found]
 
@@ -126,13 +128,13 @@ class LanceStore:
 
     def optimize(self) -> None:
         """See `Store`."""
-        from lancedb.index import IvfFlat
+        from lancedb.index import IvfFlat, IvfRq
 
         with _named(self.folder):
             count = self.count()
             if count >= self.approximate_above and not self._has_index("vector"):
-                parts = max(1, round(math.sqrt(count)))
-                self._table.create_index("vector", config=IvfFlat(distance_type="cosine", num_partitions=parts))
+                kind = IvfFlat if self.width % 8 else IvfRq  # codes of one bit a feature, in whole bytes; Lance keeps its parts to size
+                self._table.create_index("vector", config=kind(distance_type="cosine"))
                 self._approximate = True
             self._ledger.clean()
             self._table.optimize(cleanup_older_than=KEPT)
@@ -142,7 +144,7 @@ class LanceStore:
         """See `Store`."""
         import lancedb
 
-        vectors = f"approximate: IVF, {self.probes} probes" if self._approximate else "exact"
+        vectors = f"approximate: IVF, {self.probes} probes, {self.refine} k refined" if self._approximate else "exact"
         words = f"BM25, {self.language}"
         return {"kind": "lancedb", "version": lancedb.__version__, "passages": self.count(), "vectors": vectors, "words": words}
 
@@ -263,7 +265,12 @@ def _named(folder: Path) -> Iterator[None]:
 
 
 def build(
-    folder: Path, width: int, approximate_above: int = APPROXIMATE_ABOVE, probes: int = PROBES, language: str = "English"
+    folder: Path,
+    width: int,
+    approximate_above: int = APPROXIMATE_ABOVE,
+    probes: int = PROBES,
+    refine: int = REFINE,
+    language: str = "English",
 ) -> LanceStore:
     """`language`: whose stems and stop words the index of words knows (as Lance names them)."""
-    return LanceStore(folder, width, approximate_above, probes, language)
+    return LanceStore(folder, width, approximate_above, probes, refine, language)
