@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class HalfKept(nn.Linear):
         return self.kept.get((dtype, ordered), self._leaves, False, make)(input.to(dtype))
 
     def _leaves(self) -> list[nn.Parameter]:
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
+        return [self.weight] if self.bias is None else [self.weight, cast(nn.Parameter, self.bias)]
 
 
 def keep_casts(model: nn.Module) -> None:
@@ -46,13 +47,13 @@ def keep_casts(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = HalfKept
-            module.kept = Kept()
+            cast(HalfKept, module).kept = Kept()
 
 
 def _ordered(weight: Tensor, bias: Tensor | None) -> Product:
     """The product by oneDNN with the weight in the order that it wants; else it is put into that order in every product."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
 @functools.cache
