@@ -39,7 +39,7 @@ class HalfKept(nn.Linear):
         return self.kept.get((dtype, ordered), self._leaves, False, make)(input.to(dtype))
 
     def _leaves(self) -> list[nn.Parameter]:
-        return [self.weight] if self.bias is None else [self.weight, cast(nn.Parameter, self.bias)]
+        return [each for each in (self.weight, self.bias) if isinstance(each, nn.Parameter)]
 
 
 def keep_casts(model: nn.Module) -> None:
