@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from twofold.backbone import packed
-from twofold.backbone.half import keep_casts
+from twofold.backbone.linear import speed_up
 from twofold.backbone.packed import Pack
 from twofold.core.routing import Batch, Routing, checkpoint_contexts, running
 
@@ -86,8 +86,7 @@ class Backbone(nn.Module):
         self.autocast = False
         self.why_padded = "asked for" if attention == "padded" else self._prove_packed()
         self.autocast = precision == "bf16"
-        if self.autocast:
-            keep_casts(model)
+        speed_up(model)
         if attention != "padded" and not self.why_padded and self.autocast and self.device.type == "cuda":
             self.why_padded = self._prove_packed()  # half precision has a kernel of its own there
         self.packed = not self.why_padded

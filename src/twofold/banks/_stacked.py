@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from twofold.core.kept import Kept
+from twofold.core.product import linear
 from twofold.core.routing import Bank, generator
 
 
@@ -42,7 +42,7 @@ class StackedBank(Bank):
 
     def down(self, x: Tensor, experts: tuple[str, ...]) -> Tensor:
         a_RD, _ = self._stacked(experts, x.dtype)
-        return F.linear(x, a_RD)
+        return linear(x, a_RD)
 
     def up(self, y: Tensor, z: Tensor, weight: Tensor, experts: tuple[str, ...]) -> Tensor:
         _, b_DR = self._stacked(experts, y.dtype)

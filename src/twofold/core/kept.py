@@ -21,7 +21,7 @@ class Kept(Generic[Made]):
         return type(self), ()
 
     def get(self, key: Hashable, leaves: Callable[[], Sequence[nn.Parameter]], training: bool, make: Callable[[], Made]) -> Made:
-        """`make()`, or what it gave for `key` before, if the parameters `leaves()` are as they were.
+        """`make()`, or what it gave for `key` before, if the parameters `leaves()` are as they were: none was written or moved.
 
         Never kept in `training` nor where one of them may be asked for a gradient: a fused optimiser changes them unnoticed.
         """
@@ -29,12 +29,7 @@ class Kept(Generic[Made]):
             self.made.clear()
             return make()
         found = self.made.get(key)
-        if found is None or version(found[0]) != found[1]:
+        if found is None or [(each.data_ptr(), each._version) for each in found[0]] != found[1]:
             with torch.inference_mode(False), torch.no_grad():
-                self.made[key] = found = (own := leaves(), version(own), make())
+                self.made[key] = found = (own := leaves(), [(each.data_ptr(), each._version) for each in own], make())
         return found[2]
-
-
-def version(parameters: Sequence[nn.Parameter]) -> object:
-    """Another one when a number of theirs was written, or they were moved."""
-    return [(each.data_ptr(), each._version) for each in parameters]

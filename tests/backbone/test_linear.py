@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from twofold.backbone import half
-from twofold.backbone.half import HalfKept, keep_casts
+from twofold.backbone import linear
+from twofold.backbone.linear import FastLinear, speed_up
 
 
 def both(bias: bool = True, frozen: bool = True) -> tuple[nn.Sequential, nn.Sequential]:
@@ -17,7 +17,7 @@ def both(bias: bool = True, frozen: bool = True) -> tuple[nn.Sequential, nn.Sequ
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(8, 6, bias), nn.LayerNorm(6), nn.Linear(6, 4, bias)).requires_grad_(not frozen)
     kept = copy.deepcopy(plain)
-    keep_casts(kept)
+    speed_up(kept)
     return plain, kept
 
 
@@ -42,12 +42,12 @@ def test_the_numbers_are_autocasts_own_bit_for_bit(bias: bool, mixed: bool) -> N
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_cast_is_made_once_and_again_after_a_change(bias: bool, ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if ordered and not half.orders():
+    if ordered and not linear.orders():
         pytest.skip("this processor has no product of its own for bf16")
-    monkeypatch.setattr(half, "orders", lambda: ordered)
+    monkeypatch.setattr(linear, "orders", lambda: ordered)
     plain, kept = both(bias)
     x, first = torch.randn(5, 8), kept[0]
-    assert isinstance(first, HalfKept)
+    assert isinstance(first, FastLinear)
     with torch.inference_mode():
         torch.testing.assert_close(run(kept, x), run(plain, x), rtol=1e-2, atol=1e-2)
         ((_, _, product),) = first.kept.made.values()
