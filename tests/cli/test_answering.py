@@ -36,7 +36,7 @@ def test_a_question_is_answered_from_an_index_with_what_it_rests_on(indexed: Pat
     (first, *_) = found["citations"]
     assert first["quote"] == found["text"]
     assert first["context"].startswith(first["quote"]) or first["quote"] in first["context"]
-    said = run("answer", indexed, "bd cf", "--threshold", "-1e9").stdout
+    said = run("answer", indexed, "bd cf", "--threshold", "-1e9", "--read", "3").stdout
     assert found["text"] in said
     assert "passages read" in said
 

@@ -70,13 +70,14 @@ def _search(index: str, question: str, model: str | None, depth: int, mode: Any)
     """The index's model, and its best passages."""
     from twofold.model.folder import load
     from twofold.model.system import System
-    from twofold.search.index import Index
+    from twofold.search.index import Index, precision_for
     from twofold.search.reader import Reader
 
     with Index.open(index) as opened:
         settings = opened.settings
-        precision = settings.identity.get("precision")
-        system = System.of(load(model or settings.model, precision=precision), settings.identity.get("variant") or "")
+        system = System.of(
+            load(model or settings.model, precision=precision_for(settings.identity)), settings.identity.get("variant") or ""
+        )
         found = opened.pipeline(Reader.of(system)).search(question, k=depth, depth=depth, mode=mode)
     return system, found.hits
 

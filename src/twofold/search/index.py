@@ -167,8 +167,12 @@ def load_reader(settings: Settings, model: str | None = None, precision: str | N
     weights where the index was made with those.
     """
     identity = settings.identity
-    precision = precision or (HALF if identity.get("precision") == HALF else AUTO)
-    return Reader.load(model or settings.model, precision, variant or identity.get("variant") or "")
+    return Reader.load(model or settings.model, precision or precision_for(identity), variant or identity.get("variant") or "")
+
+
+def precision_for(identity: Mapping[str, Any]) -> str:
+    """In which precision an index's model reads, unless one is asked for: half weights where it was made with them, else the faster."""
+    return HALF if identity.get("precision") == HALF else AUTO
 
 
 @contextmanager

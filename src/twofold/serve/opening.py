@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twofold.errors import CheckpointError
 from twofold.model.system import System
-from twofold.search.index import AUTO, HALF, Index, read_settings
+from twofold.search.index import Index, precision_for, read_settings
 from twofold.search.reader import Reader
 from twofold.serve.library import Library
 from twofold.serve.service import Loaded
@@ -41,7 +41,7 @@ def opener(choice: Choice) -> Callable[[], Loaded]:
         if choice.threads is not None:
             torch.set_num_threads(choice.threads)
         made_with = {} if choice.index is None else read_settings(choice.index).identity
-        precision = choice.precision or (HALF if made_with.get("precision") == HALF else AUTO)
+        precision = choice.precision or precision_for(made_with)
         system = load_system(choice.model, choice.device, precision=precision, engine=choice.engine)
         systems = systems_of(system)
         if choice.index is None:
