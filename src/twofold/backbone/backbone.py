@@ -180,6 +180,8 @@ class Backbone(nn.Module):
     def pool(self, hidden_TD: Tensor, pack: Pack, part: int | None = None, pooling: str | None = None) -> Tensor:
         """(S, D) in fp32, in the caller's order. `part` 1 or 2 pools only that part of a pair, by its mean; `pooling` instead of ours."""
         pooling = pooling or self.pooling
+        if part is None and pooling == "mean" and len(pack.lengths) == 1:  # one query: each operation counts
+            return hidden_TD.float().mean(0, keepdim=True)
         own = part is None and pooling == "text"
         part = 1 if own else part
         lengths = torch.tensor(pack.lengths, device=hidden_TD.device)

@@ -106,7 +106,7 @@ def attend(
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if _has_varlen_kernel(query) and softcap is None and dropout == 0.0:
         return _attend_varlen(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal, sliding_window).unsqueeze(0), None
-    lengths = cu_seq_lens_q.diff().tolist()
+    lengths = [len(q)] if len(cu_seq_lens_q) == 2 else cu_seq_lens_q.diff().tolist()  # one query: each operation counts
     groups = [(length, len(list(members))) for length, members in itertools.groupby(lengths)]
     sizes = [length * count for length, count in groups]
     out = []
