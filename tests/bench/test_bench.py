@@ -14,7 +14,7 @@ import pytest
 import torch
 
 pytest.importorskip("peft")
-from bench import _measure, engines, memory, mixture, packed, query, rerank, train_speed
+from bench import _measure, edges, engines, memory, mixture, packed, query, rerank, train_speed
 
 ROOT = Path(__file__).parents[2]
 RUN = runpy.run_path(str(ROOT / "bench" / "run"))
@@ -42,6 +42,11 @@ def test_packed_gives_the_same_vectors_as_sentence_transformers(small: list[str]
     assert content["equality"]["fp32_max_abs"] < 1e-5
     assert content["useful_tokens_per_second"]["mixed_64"]["padding"] > 1
     assert content["useful_tokens_per_second"]["equal_lengths"]["padding"] == 1
+
+
+def test_edges(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    content = sound(edges.main(small), capsys)
+    assert {"one_query", "long_1", "long_8"} < set(content["useful_tokens_per_second"])
 
 
 def test_query(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
