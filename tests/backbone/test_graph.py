@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import signal
 import sys
 from collections.abc import Callable
 
@@ -218,3 +219,16 @@ def test_a_snapshot_costs_little_and_holds_while_nothing_changes() -> None:
     assert snapshot.holds()
     backbone.model.register_buffer("further", torch.zeros(1))
     assert snapshot.holds(), "what no layer of the snapshot knew cannot change it"
+
+
+def test_signals_are_answered_after_graphs_have_come_and_gone() -> None:
+    """As a server that is asked to stop: OpenVINO's stack for signals must be memory still."""
+    for _ in range(3):
+        export(tiny_backbone(plan=PLAN).eval(), "retrieve")
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]

@@ -9,6 +9,7 @@ Shapes: as in `backbone`, one segment of L tokens, so T = L.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import operator
@@ -159,7 +160,7 @@ def _compiled(scripted: Any, example: tuple[Tensor, ...], settings: dict[str, An
     model = frontend.convert(loaded)
     model.reshape({i: [1, -1] for i in range(len(example))})
     _join_products(model)
-    return openvino.Core().compile_model(model, "CPU", settings)
+    return _core().compile_model(model, "CPU", settings)
 
 
 def _openvino() -> Any:
@@ -168,6 +169,13 @@ def _openvino() -> Any:
     import openvino
 
     return openvino
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the process. Each has a stack for signals of its own, and of two the one that goes last puts back the stack of the one that
+    went first, which is no memory any more: the next signal would end the process (2026.4)."""
+    return _openvino().Core()
 
 
 def _join_products(model: Any) -> None:
