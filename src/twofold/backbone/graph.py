@@ -150,7 +150,7 @@ def _why_not(backbone: Backbone) -> str:
 
 def _compiled(scripted: Any, example: tuple[Tensor, ...], settings: dict[str, Any]) -> Any:
     """OpenVINO's compiled model of a TorchScript function of rows (1, L)."""
-    openvino = _openvino()
+    _openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
