@@ -1,8 +1,7 @@
 """A task's pass as one compiled graph (OpenVINO), for a single short text: there PyTorch's dispatch takes longer than the products.
 
-A graph is a copy, with memory of its own: about 1.5 times the weights where there is a mixture in fp32 (measured: 135 MB for 94), once
-without experts, 1.1 times in bf16; and OpenVINO itself takes 100 MB of a process. So it is made for tasks whose latency matters, queries
-above all. It takes one text of up to `TOKENS` tokens; everything else goes through the packed stream.
+A graph is a copy with memory of its own, and OpenVINO takes some for itself (how much: docs/log.md). So it is made for tasks whose latency
+matters, queries above all. It takes one text of up to `TOKENS` tokens; everything else goes through the packed stream.
 
 Shapes: as in `backbone`, one segment of L tokens, so T = L.
 """
