@@ -77,6 +77,19 @@ def test_gradients_are_clipped_by_group(make_config: MakeConfig, monkeypatch: py
     assert after["expert:reranking"] == pytest.approx(before["expert:reranking"])
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_task_that_reaches_nothing_that_learns_tells_its_loss_and_moves_nothing(cached: bool, make_config: MakeConfig) -> None:
+    """All experts frozen: reranking has its head, retrieval has nothing."""
+    options = {"shared": 2, "frozen": ["embedding", "reranking", "shared"]}
+    tasks = {"retrieve": {"batch": 4, "options": {"cache_tokens": 1 if cached else 16384}}, "rerank": {"batch": 2}}
+    setup = make_setup(make_config(method={"name": "hard_lora", "options": options}, optim={"steps": 2}, tasks=tasks))
+    before, notes = weights(setup), Notes()
+    fit(setup, LoopState(), notes.hooks())
+    assert all(report.loss["retrieve"] > 0 for report in notes.reports)
+    moved = {name for name, value in weights(setup).items() if not torch.equal(value, before[name])}
+    assert moved and all(name.startswith("rerank.") for name in moved)
+
+
 def test_rates_follow_warm_up_and_schedule_by_part(make_config: MakeConfig) -> None:
     notes = Notes()
     setup = make_setup(make_config(optim={"steps": 5, "lr": 1e-3, "lr_router": 2e-3, "lr_heads": 4e-3, "warmup": 0.4}))

@@ -142,8 +142,7 @@ class RetrieveTask(Task[Example]):
                 vector_SD, extra = self.vectors(context.encoder, chunk, context.token_budget, context.auxiliary, own)
                 surrogate = (vector_SD * gradient_SD[list(at)]).sum()
                 share = len(at) / len(gradient_SD) / context.world.size
-                if surrogate.requires_grad:  # not where nothing of what makes these vectors learns
-                    context.backward(surrogate if extra is None else surrogate + extra * share)
+                context.backward(surrogate if extra is None else surrogate + extra * share)
         return loss
 
     @torch.no_grad()

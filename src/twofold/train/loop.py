@@ -184,8 +184,13 @@ def _gradients(setup: Setup, phase: Phase, step: int) -> tuple[dict[str, StepRes
     results: dict[str, StepResult] = {}
     kept: dict[str, Gradients] = {}
     named = phase.named
+
+    def backward(loss: Tensor) -> None:
+        if loss.requires_grad:  # not where nothing learns of what the task reaches, such as retrieval with all experts frozen
+            setup.accelerator.backward(loss)
+
     for task in phase.stage.tasks:
-        results[task] = _task_step(setup, task, step, setup.accelerator.backward, phase.companion.auxiliary(task))
+        results[task] = _task_step(setup, task, step, backward, phase.companion.auxiliary(task))
         if phase.companion.combines:
             sum_gradients(list(named.values()), setup.accelerator)
             kept[task] = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}
