@@ -181,7 +181,7 @@ def learning(model: UnifiedModel, parameters: Sequence[nn.Parameter]) -> Iterato
 
 def gradient(one: Learners, task: str, number: int, parameters: Mapping[str, nn.Parameter]) -> Gradients:
     """The gradient of a task's loss on one of its batches; a parameter that it does not use is not there. Inside `learning`."""
-    one.step(task, number, lambda loss: loss.backward())
+    one.step(task, number, lambda loss: loss.backward() if loss.requires_grad else None)
     found = {name: parameter.grad.detach().flatten() for name, parameter in parameters.items() if parameter.grad is not None}
     for parameter in parameters.values():
         parameter.grad = None

@@ -108,7 +108,7 @@ class StepContext:
 
     encoder: Encoder
     backward: Callable[[Tensor], None]
-    """Adds the gradient of a loss to `.grad`."""
+    """Adds the gradient of a loss to `.grad`; nothing where it has none, as where no expert learns that the texts reach."""
     world: World = field(default_factory=World)
     token_budget: int = 8192
     """About how many tokens go through the backbone at a time."""
