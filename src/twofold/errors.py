@@ -25,3 +25,7 @@ class NotComparable(TwofoldError, ValueError):
 
 class TrainingStopped(TwofoldError, RuntimeError):
     """Training ended before its last step: a loss was not a number, or the process was asked to stop. The last good checkpoint stands."""
+
+
+class TrainingInterrupted(TrainingStopped):
+    """Somebody asked the process to stop: nothing is wrong with what it trained."""

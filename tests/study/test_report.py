@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.study.planted import plant, planted_study
+from twofold.errors import ConfigError
 from twofold.study.blocks import Report
 from twofold.study.evidence import Evidence
 from twofold.study.file import Study, read
@@ -63,6 +64,26 @@ def test_the_page_loads_nothing(written: tuple[Report, Path]) -> None:
     assert links.found and all(url.startswith(("data:", "#")) for _, url in links.found)
     assert not re.search(r"<script|@import|url\(|<link|<img|<iframe", text)
     assert [url for url in re.findall(r"https?://[^\"' <]+", text) if url != "http://www.w3.org/2000/svg"] == []
+
+
+def test_a_smaller_study_stands_below_the_answer_and_decides_nothing(planted: tuple[Study, Path], tmp_path: Path) -> None:
+    study, folder = planted
+    small = planted_study(("ours", "rival"), study={**RULE, "name": "small", "beside": "three layers"})
+    plant(small, folder / "results" / "studies" / "small", {**GAINS, "rival": {"dense": 0.12, "rerank": 0.1, "pipeline": 0.1}})
+    alone, both = (report(each, folder / "results" / "studies") for each in ([study], [small, study]))
+    (before,), (after,) = ([each for each in found.answers if each.number == 2] for found in (alone, both))
+    assert after.answer == before.answer == "mixed"
+    assert after.why[: len(before.why)] == before.why
+    added = after.why[len(before.why) :]
+    assert added[0] == "small, three layers, which decides nothing: no" and all(line.startswith("small: ") for line in added[1:])
+    assert "rival better" in added[1]
+    assert [section.study for section in both.sections[:2]] == ["small", "planted"]
+    assert "small, three layers, which decides nothing: no" in (write(both, tmp_path)[1]).read_text()
+
+
+def test_what_stands_beside_an_answer_says_which() -> None:
+    with pytest.raises(ConfigError, match=r"study\.beside needs study\.question"):
+        planted_study(("ours", "rival"), study={"beside": "three layers"})
 
 
 def test_every_number_is_the_cells(planted: tuple[Study, Path], written: tuple[Report, Path]) -> None:

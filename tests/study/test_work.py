@@ -16,6 +16,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.study.conftest import MakeStore
 from twofold import toml
+from twofold.errors import TrainingInterrupted
 from twofold.study.grid import Cell, cells
 from twofold.study.locks import held
 from twofold.study.store import Store
@@ -112,6 +113,37 @@ def test_no_cell_is_begun_that_would_be_cut_off(store: MakeStore, tmp_path: Path
     progress = worker.run(minutes=1.0)
     assert (progress.sweeps_done, progress.cells_done) == (1, 0)
     assert progress.seconds == pytest.approx(120 + 20) and "at least 2 minutes" in str(progress)
+
+
+def test_a_job_that_fails_is_told_and_ends_nothing_else(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate at which it fails: its arm has no cell, as its sweep is not whole; the others' have."""
+    mine, said = store(study={"seeds": [0]}), list[str]()
+    worker = Worker(mine, tmp_path / "trials", say=said.append)
+
+    def do(cell: Cell) -> None:
+        if cell.arm == "one" and cell.lr == 5e-3:
+            raise RuntimeError("out of memory")
+        mine.put(cell, {"criterion": 0.0, "lr": cell.lr, "seconds": {"train": 1.0, "measure": 1.0}})
+
+    monkeypatch.setattr(worker, "do", do)
+    monkeypatch.setattr(worker, "adopt", lambda: None)
+    monkeypatch.setattr(worker, "tidy", lambda: None)
+    progress = worker.run()
+    assert worker.failed == {"made/bert/one/lr0.005": "RuntimeError: out of memory"}
+    assert any("made/bert/one/lr0.005: failed" in line and "Traceback" in line for line in said)
+    assert (progress.sweeps_done, progress.cells_done) == (5, 3)  # of 6 and 4
+
+
+def test_asked_to_stop_it_stops(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(store(), tmp_path / "trials")
+
+    def do(_: Cell) -> None:
+        raise TrainingInterrupted("stopped by SIGTERM after step 2")
+
+    monkeypatch.setattr(worker, "do", do)
+    with pytest.raises(TrainingInterrupted):
+        worker.run()
+    assert not worker.failed
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ def run(
 ) -> None:
     """Do what is not done yet of a study. Killed, it goes on; several processes, also on other machines, share it.
 
+    A cell that fails is told and left, and the rest is done; the exit status is then 1, and the same command tries it again.
+
     Example: `twofold study run studies/interference.toml --minutes 90`
     """
     if jobs > 1:
@@ -45,6 +47,10 @@ def run(
     worker = Worker(store, trials, tuple(only), lambda line: err.print(line, style="dim", markup=False, highlight=False, soft_wrap=True))
     found = worker.run(minutes)
     _told(found, as_json)
+    for label, error in worker.failed.items():
+        err.print(f"failed: {label}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if worker.failed:
+        raise typer.Exit(1)
 
 
 def _many(file: Path, only: list[str], jobs: int, minutes: float | None, results: Path, trials: Path) -> None:

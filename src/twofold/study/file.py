@@ -27,6 +27,9 @@ class About(Section):
     """What it asks, in one sentence."""
     question: int | None = Field(None, ge=1, le=9)
     """Which of the nine questions it answers; "none": it is further evidence."""
+    beside: str = ""
+    """What makes it smaller than the study that answers its question, in a few words: its own answer is then told below that one, and
+    decides nothing."""
     waits: str = ""
     """Why it was not run at scale, if it was not."""
     seeds: list[int] = Field([0, 1, 2], min_length=1)
@@ -169,6 +172,13 @@ class Study(Section):
     probes: list[ProbeConfig] = Field(default_factory=list)
     """Probes of the trained models."""
     _learning: dict[tuple[str, str], bool] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _stands_beside_something(self) -> Study:
+        """What stands beside an answer says which."""
+        if self.study.beside and self.study.question is None:
+            raise ValueError("study.beside needs study.question: the number of the question whose answer it stands beside")
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Study:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,26 @@ LEAD = (
 def report(studies: Sequence[Study], results: Path) -> Report:
     """The report of some studies, from `results` (results/studies)."""
     sections, seen = [], []
+    smaller: dict[int, list[str]] = {}
     for study in studies:
-        evidence = Evidence(study, results / study.study.name)
+        evidence, about = Evidence(study, results / study.study.name), study.study
         probed = reports(evidence.folder, study)
         found = answer(evidence, probed, results.parent)
-        sections.append(Section(study.study.name, study.study.title, found, list(blocks(evidence, probed))))
+        if found and about.beside:
+            told = [f"{about.name}, {about.beside}, which decides nothing: {found.answer}", *(f"{about.name}: {line}" for line in found.why)]
+            smaller[found.number] = [*smaller.get(found.number, []), *told]
+        sections.append(Section(about.name, about.title, None if about.beside else found, list(blocks(evidence, probed))))
         seen += list(evidence.cells.values())
     have = {section.answer.number for section in sections if section.answer}
     missing = [Answer(number, text, OPEN, ["there is no study of it here"]) for number, text in QUESTIONS.items() if number not in have]
     sections += [Section(f"question-{each.number}", each.question, each, []) for each in missing]
-    return Report(TITLE, [LEAD], sections, facts_of(seen))
+    return Report(TITLE, [LEAD], [_with(section, smaller) for section in sections], facts_of(seen))
+
+
+def _with(section: Section, smaller: Mapping[int, list[str]]) -> Section:
+    """The section, with what smaller studies of its question say below its answer."""
+    found = section.answer
+    return section if found is None else replace(section, answer=replace(found, why=[*found.why, *smaller.get(found.number, [])]))
 
 
 def facts_of(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from twofold.cache import write_text
 from twofold.config import TrialConfig
 from twofold.data.labelled import LabelledDataset
 from twofold.data.sources import locate
-from twofold.errors import ConfigError, DataError
+from twofold.errors import ConfigError, DataError, TrainingInterrupted
 from twofold.model.folder import read_facts
 from twofold.model.system import System
 from twofold.study import measure
@@ -55,9 +56,11 @@ class Worker:
     def __init__(self, store: Store, trials: Path, only: tuple[str, ...] = (), say: Say = lambda _: None) -> None:
         self.store, self.study, self.trials, self.only, self.say = store, store.study, trials, only, say
         self.missing: set[str] = set()
+        self.failed: dict[str, str] = {}
+        """Label → error of the jobs that this process could not do. It leaves them, and does what does not need them."""
 
     def run(self, minutes: float | None = None) -> Progress:
-        """Works until every cell is done, or no cell is left that would end within `minutes`, judged by the longest of its kind."""
+        """Works until every cell is done or has failed, or none is left that would end within `minutes`, judged by the longest of its kind."""
         begun = time.monotonic()
         while True:
             done = waiting = False
@@ -69,7 +72,8 @@ class Worker:
                     if not mine or self.store.get(cell) is not None:
                         waiting = True
                         continue
-                    self.do(cell)
+                    with self._or_noted(cell.label):
+                        self.do(cell)
                 done = True
                 break
             if not done and not waiting:
@@ -85,12 +89,23 @@ class Worker:
         for data in self.study.data:
             here = [cell for cell in cells(self.study, self.only) if cell.data == data and self._has(cell)]
             for run in dict.fromkeys(run for cell in here for each in self._with_starts(cell) for run in sweep_of(self.study, each)):
-                if self._startable(run) and self.store.get(run) is None:
+                if run.label not in self.failed and self._startable(run) and self.store.get(run) is None:
                     yield run
             for cell in here:
                 ready = self._startable(cell) and self.store.resolved(cell)
-                if ready and self.store.get(ready) is None:
+                if ready and ready.label not in self.failed and self.store.get(ready) is None:
                     yield ready
+
+    @contextmanager
+    def _or_noted(self, label: str) -> Iterator[None]:
+        """What fails inside is told and noted, and ends nothing else; being asked to stop is no failure."""
+        try:
+            yield
+        except TrainingInterrupted:
+            raise
+        except Exception as error:
+            self.failed[label] = f"{type(error).__name__}: {error}"
+            self.say(f"{label}: failed\n{traceback.format_exc()}")
 
     def _has(self, cell: Cell) -> bool:
         """Whether the cell's backbone and data are on this machine; says once what is not."""
@@ -122,8 +137,9 @@ class Worker:
                 return
             with held(self.store.folder / ".locks" / f"{one.path.stem}.lock") as mine:
                 if mine and not one.path.is_file():
-                    self.say(f"{one.cell.label}: probe {one.probe.name}")
-                    with ExitStack() as locks:
+                    label = f"{one.cell.label}: probe {one.probe.name}"
+                    self.say(label)
+                    with self._or_noted(label), ExitStack() as locks:
                         trained = self.train(one.cell, locks)
                         write_text(one.path, look(self.store, one, trained.system, trained.folder))
         self.tidy()

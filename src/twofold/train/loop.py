@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from twofold.config import OptimConfig, TaskConfig
 from twofold.data.mixing import ExampleSource
-from twofold.errors import TrainingStopped
+from twofold.errors import TrainingInterrupted, TrainingStopped
 from twofold.methods import Gradients, Member
 from twofold.model.unified import UnifiedModel
 from twofold.tasks import RoutingLoss, StepContext, StepResult, Task, World
@@ -134,7 +134,7 @@ def fit(setup: Setup, state: LoopState, hooks: Hooks) -> LoopState:
                     if any(_summed([len(asked)], setup.accelerator)):
                         hooks.save(state, phase)
                         reason = asked[0] if asked else "a signal to another process"
-                        raise TrainingStopped(f"stopped by {reason} after step {state.step}; start it again with --resume")
+                        raise TrainingInterrupted(f"stopped by {reason} after step {state.step}; start it again with --resume")
     finally:
         model.eval()
     return state
