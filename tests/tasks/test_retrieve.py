@@ -35,7 +35,9 @@ def retrieve(model: UnifiedModel) -> RetrieveTask:
 
 
 def step(model: UnifiedModel, examples: Sequence[Example], **context: Any) -> tuple[StepResult, dict[str, Tensor]]:
-    result = retrieve(model).step(examples, StepContext(model.encoder, lambda loss: loss.backward() if loss.requires_grad else None, **context))
+    result = retrieve(model).step(
+        examples, StepContext(model.encoder, lambda loss: loss.backward() if loss.requires_grad else None, **context)
+    )
     return result, gradients(model)
 
 

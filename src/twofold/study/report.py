@@ -35,7 +35,10 @@ def report(studies: Sequence[Study], results: Path) -> Report:
         probed = reports(evidence.folder, study)
         found = answer(evidence, probed, results.parent)
         if found and about.beside:
-            told = [f"{about.name}, {about.beside}, which decides nothing: {found.answer}", *(f"{about.name}: {line}" for line in found.why)]
+            told = [
+                f"{about.name}, {about.beside}, which decides nothing: {found.answer}",
+                *(f"{about.name}: {line}" for line in found.why),
+            ]
             smaller[found.number] = [*smaller.get(found.number, []), *told]
         sections.append(Section(about.name, about.title, None if about.beside else found, list(blocks(evidence, probed))))
         seen += list(evidence.cells.values())

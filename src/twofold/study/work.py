@@ -60,7 +60,7 @@ class Worker:
         """Label → error of the jobs that this process could not do. It leaves them, and does what does not need them."""
 
     def run(self, minutes: float | None = None) -> Progress:
-        """Works until every cell is done or has failed, or none is left that would end within `minutes`, judged by the longest of its kind."""
+        """Works until every cell is done or has failed, or none is left that would end within `minutes` by the longest of its kind."""
         begun = time.monotonic()
         while True:
             done = waiting = False
