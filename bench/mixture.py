@@ -3,7 +3,9 @@
 Four experts of rank 8 in every linear layer with a soft router per layer, against the same packed backbone without experts (S5), with
 constant routing folded into the weights (S7), and against PEFT on the same shapes (S6): four adapters summed (what mixing means
 there), four adapters in one batch with one adapter per text, one adapter alone, and X-LoRA, which mixes by a learned router too.
-"equal" is 12 texts of 128 tokens, where nobody pads; "mixed" is one pack of real texts of all lengths.
+"equal" is 12 texts of 128 tokens, where nobody pads; "mixed" is one pack of real texts of all lengths. "products" is what the mixture
+multiplies and the bare pass does not (A, the router's rows, B, in every layer), on inputs that lie ready, without a gate and without a
+mean: 1 and its ratio is below what any mixture of these shapes can reach with these libraries.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from bench import _measure
 from bench._measure import interleaved, rounded
 from twofold.backbone.load import load_model
 from twofold.backbone.packed import Pack
-from twofold.core.inject import Expert, LayerPlan, target_layers
+from twofold.core.inject import Expert, LayerPlan, mixtures, target_layers
+from twofold.core.product import linear
 from twofold.model.unified import UnifiedModel
 
 EXPERTS = tuple(Expert(f"expert_{i}", 8) for i in range(4))
@@ -41,6 +44,29 @@ def forward(model: UnifiedModel, pack: Pack) -> Callable[[], Tensor]:
     @torch.inference_mode()
     def call() -> Tensor:
         return model.backbone(pack, "retrieve")[0]
+
+    return call
+
+
+def products(model: UnifiedModel, tokens: int, precision: str) -> Callable[[], None]:
+    """The mixture's own products alone, for a pass of so many tokens: nothing gates, pools or reads what another layer wrote."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    jobs = []
+    for layer in mixtures(model.backbone.model):
+        experts = layer.roster.visible(("retrieve",))
+        a_RD, b_DR = layer.bank.stack(experts)
+        row_ED = torch.cat([layer.router.row[name] for name in experts])
+        jobs.append([each.detach().to(dtype) for each in (a_RD, row_ED, b_DR)])
+    inputs = {width: torch.randn(tokens, width).to(dtype) for width in {a_RD.shape[1] for a_RD, _, _ in jobs}}
+    outputs = {width: torch.zeros(tokens, width, dtype=dtype) for width in {b_DR.shape[0] for _, _, b_DR in jobs}}
+
+    @torch.inference_mode()
+    def call() -> None:
+        for a_RD, row_ED, b_DR in jobs:
+            x = inputs[a_RD.shape[1]]
+            z = linear(x, a_RD)
+            linear(x, row_ED)
+            outputs[len(b_DR)].addmm_(z, b_DR.t())
 
     return call
 
@@ -113,7 +139,8 @@ def measure(
     mixed = tokens.texts(_measure.documents(chosen.texts, 2 * count))
     ids_SL = equal.input_ids_T.view(count, -1)
     adapters = [f"a{i % 4}" for i in range(count)]
-    variants = {name: forward(model, equal) for name, model in models.items()}
+    variants: dict[str, Callable[[], object]] = {name: forward(model, equal) for name, model in models.items()}
+    variants["products"] = products(models["mixture"], equal.tokens, precision)
     for name, model in peers.items():
         given = {"adapter_names": adapters} if name == "peft_mixed_batch" else {}
         variants[name] = peft_pass(model, ids_SL, precision, **given)
@@ -122,6 +149,7 @@ def measure(
     for name in PLANS:
         if name != "bare":
             ratios[f"{name} / bare, {precision}, equal"] = times.ratio(name, "bare")
+    ratios[f"products / bare, {precision}, equal"] = times.ratio("products", "bare")
     for name in peers:
         above = "bare" if name == "transformers" else "mixture"
         ratios[f"{above} / {name}, {precision}, equal"] = times.ratio(above, name)

@@ -34,7 +34,12 @@ def sound(content: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> dict[s
 
 def test_mixture(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     content = sound(mixture.main(small), capsys)
-    assert {"mixture / bare, fp32, equal", "folded / bare, fp32, mixed", "mixture / xlora, fp32, equal"} <= set(content["ratios"])
+    assert {
+        "mixture / bare, fp32, equal",
+        "folded / bare, fp32, mixed",
+        "mixture / xlora, fp32, equal",
+        "products / bare, fp32, equal",
+    } <= set(content["ratios"])
 
 
 def test_packed_gives_the_same_vectors_as_sentence_transformers(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
