@@ -23,6 +23,7 @@ from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
@@ -158,14 +159,22 @@ class Times:
 
     seconds: dict[str, list[float]]
 
-    def ratio(self, above: str, below: str) -> dict[str, float]:
-        """Time of `above` over that of `below`: the median over rounds, and the smallest and largest."""
+    def ratio(self, above: str, below: str) -> dict[str, Any]:
+        """Time of `above` over that of `below`: the median over rounds with its 95 % interval, and the smallest and largest."""
         each = [a / max(b, 1e-9) for a, b in zip(self.seconds[above], self.seconds[below], strict=True)]
-        return {"value": round(statistics.median(each), 4), "low": round(min(each), 4), "high": round(max(each), 4)}
+        found = {"value": statistics.median(each), "low": min(each), "high": max(each)}
+        return {name: round(value, 4) for name, value in found.items()} | {"interval": [round(end, 4) for end in of_the_median(each)]}
 
     def rate(self, name: str, amount: float) -> float:
         """Amount per second of CPU time, by the median round."""
         return round(amount / max(statistics.median(self.seconds[name]), 1e-9), 1)
+
+
+def of_the_median(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of the median, by a bootstrap over rounds."""
+    drawn = np.median(np.random.default_rng(0).choice(values, size=(9_999, len(values))), axis=1)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> Times:

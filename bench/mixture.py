@@ -3,6 +3,7 @@
 Four experts of rank 8 in every linear layer with a soft router per layer, against the same packed backbone without experts (S5), with
 constant routing folded into the weights (S7), and against PEFT on the same shapes (S6): four adapters summed (what mixing means
 there), four adapters in one batch with one adapter per text, one adapter alone, and X-LoRA, which mixes by a learned router too.
+"one_lora" is our own layer with one LoRA of rank 32 and no router to ask: what routing costs is mixture / one_lora.
 "equal" is 12 texts of 128 tokens, where nobody pads; "mixed" is one pack of real texts of all lengths. "products" is what the mixture
 multiplies and the bare pass does not (A, the router's rows, B, in every layer), on inputs that lie ready, without a gate and without a
 mean: 1 and its ratio is below what any mixture of these shapes can reach with these libraries.
@@ -30,6 +31,7 @@ from twofold.model.unified import UnifiedModel
 EXPERTS = tuple(Expert(f"expert_{i}", 8) for i in range(4))
 PLANS = {
     "bare": LayerPlan(),
+    "one_lora": LayerPlan((Expert("shared", 8 * len(EXPERTS)),), router="uniform"),
     "mixture": LayerPlan(EXPERTS, router="soft"),
     "mixture_token_router": LayerPlan(EXPERTS, router="soft", router_options={"level": "token"}),
     "mixture_xlora": LayerPlan(EXPERTS, router="xlora", scope="block"),
@@ -153,11 +155,13 @@ def measure(
     for name in peers:
         above = "bare" if name == "transformers" else "mixture"
         ratios[f"{above} / {name}, {precision}, equal"] = times.ratio(above, name)
+    ratios[f"mixture / one_lora, {precision}, equal"] = times.ratio("mixture", "one_lora")
     seconds[f"{precision}, equal"] = rounded(times.seconds)
     times = interleaved({name: forward(model, mixed) for name, model in models.items()}, chosen.rounds)
     for name in PLANS:
         if name != "bare":
             ratios[f"{name} / bare, {precision}, mixed"] = times.ratio(name, "bare")
+    ratios[f"mixture / one_lora, {precision}, mixed"] = times.ratio("mixture", "one_lora")
     seconds[f"{precision}, mixed"] = rounded(times.seconds)
     return ratios, seconds, {"equal": [count, ids_SL.shape[1]], "mixed": {"texts": len(mixed.lengths), "tokens": mixed.tokens}}
 

@@ -36,9 +36,12 @@ SPECIALISTS = {"study": {"question": 1}, "compare": [{"what": "interference", "a
 )
 def test_interference(tmp_path: Path, dense: float, rerank: float, wanted: str) -> None:
     found = asked(tmp_path, {"sd": {"dense": dense}, "sr": {"rerank": rerank}, "shared": NOTHING}, **SPECIALISTS)
-    assert found.answer == wanted and len(found.why) == 2
+    assert found.answer == wanted and len(found.why) == 3
+    assert found.why[0].startswith("nDCG@10") and "3 seeds" in found.why[0] and "the section planted" in found.why[0]
     if wanted == YES:
-        assert "n = 400" in found.why[0] and " %" in found.why[0] and "p < .001" in found.why[0]
+        line = found.why[1]
+        assert "sd 0." in line and "shared 0." in line and "400 queries, higher with 3 of 3 seeds" in line
+        assert " %" in line and "p < .001" in line
 
 
 CURE = {"study": {"question": 2, "tested": "moe", "rivals": ["shared", "frozen_random"]}}
@@ -47,13 +50,13 @@ CURE = {"study": {"question": 2, "tested": "moe", "rivals": ["shared", "frozen_r
 def test_cure(tmp_path: Path) -> None:
     assert asked(tmp_path / "yes", {"moe": GAIN, "shared": NOTHING, "frozen_random": NOTHING}, **CURE).answer == YES
     tied = asked(tmp_path / "no", {"moe": GAIN, "shared": NOTHING, "frozen_random": GAIN}, **CURE)
-    assert tied.answer == NO and all("credits the extra rank" in line for line in tied.why)
+    assert tied.answer == NO and all("a random router does as well" in line for line in tied.why[1:])
 
 
 def test_no_answer_before_all_cells_are_there(tmp_path: Path) -> None:
     gains = {"moe": GAIN, "shared": NOTHING, "frozen_random": NOTHING}
     found = asked(tmp_path, gains, ("d/b/moe/seed2",), study={**CURE["study"], "waits": "the machine was busy"})
-    assert found.answer == OPEN and found.why[0] == "8 of 9 cells were run: the machine was busy" and "yes; beats all" in found.why[1]
+    assert found.answer == OPEN and found.why[0] == "8 of 9 cells were run: the machine was busy" and "yes; beats all" in found.why[2]
     never = asked(tmp_path / "never", {}, arms={"moe": {"what": "", "method": {"name": "zero_shot"}}}, study={"question": 3})
     assert never.answer == OPEN and never.why == ["0 of 3 cells were run"]
 
@@ -96,13 +99,13 @@ def test_a_new_domain(tmp_path: Path, new: float, old: float, wanted: str) -> No
     assert found is not None and found.answer == wanted
 
 
-def knockout(own: float, other: float, seed: int = 0) -> dict[str, Any]:
+def knockout(own: float, other: float, seed: int = 0, base: float = 0.4) -> dict[str, Any]:
     rows = []
     for task, experts in (("retrieve", ("embedding", "reranking")), ("rerank", ("reranking", "embedding"))):
         rows += [
             {"task": task, "expert": expert, "layers": "all", "score": score} for expert, score in zip(experts, (own, other), strict=True)
         ]
-    facts = {"retrieve_whole": 0.7, "rerank_whole": 0.7}
+    facts = {"retrieve_whole": 0.7, "rerank_whole": 0.7, "retrieve_base": base, "rerank_base": base, "queries": 40}
     cell = {"data": "d", "backbone": "b", "arm": "moe", "seed": seed}
     return {"cell": cell, "report": {"facts": facts, "tables": {"knockouts": rows}, "notes": []}}
 
@@ -112,17 +115,45 @@ def test_experts(tmp_path: Path, second: tuple[float, float], wanted: str) -> No
     study = planted_study(("moe",), study={"question": 4})
     evidence = Evidence(study, plant(study, tmp_path / "planted", {"moe": GAIN}))
     found = answer(evidence, {"knockout": [knockout(0.5, 0.6), knockout(*second, seed=1)]}, tmp_path)
-    assert found is not None and found.answer == wanted and "without its own expert −0.200" in found.why[1]
+    assert found is not None and found.answer == wanted and "without its own expert −0.200" in found.why[2]
+    assert "exactly as much in 0; 40 queries" in found.why[1] and "gain nothing" not in found.why[2]
+    idle = answer(evidence, {"knockout": [knockout(0.6, 0.6, base=0.8)]}, tmp_path)
+    assert idle is not None and idle.answer == NO and "in 0 of 2 places, exactly as much in 2" in idle.why[1]
+    assert "gain nothing over the backbone" in idle.why[2]
     none = answer(evidence, {}, tmp_path)
-    assert none is not None and (none.answer, none.why) == (OPEN, ["no knock-out was run"])
+    assert none is not None and none.answer == OPEN and none.why[1:] == ["no knock-out was run"]
+
+
+def test_nearly_equal_weights_are_told(tmp_path: Path) -> None:
+    study = planted_study(("moe", "mean"), study={"question": 3}, compare=[{"what": "a", "a": "moe", "b": "mean"}])
+    evidence = Evidence(study, plant(study, tmp_path / "planted", {"moe": GAIN, "mean": NOTHING}))
+    for effective, told in ((2.9, True), (1.5, False)):
+        probed = {"routing": [{"report": {"facts": {"effective_experts": effective, "experts": 3}}}]}
+        found = answer(evidence, probed, tmp_path)
+        assert found is not None and any("weights are nearly equal" in line for line in found.why) == told
+
+
+def test_arms_of_different_rates_are_told(tmp_path: Path) -> None:
+    study = planted_study(
+        ("moe", "one"), study={"question": 1}, sweep={"lr": [1e-3, 3e-3, 1e-2]}, compare=[{"what": "a", "a": "moe", "b": "one"}]
+    )
+    folder = plant(study, tmp_path / "planted", {"moe": GAIN, "one": NOTHING})
+    for path in folder.glob("*.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "lr": 1e-3 if content["cell"]["arm"] == "one" else 3e-3}))
+    found = answer(Evidence(study, folder), {}, tmp_path)
+    assert found is not None
+    assert found.why[-1] == (
+        "d, b: best learning rates of the sweep: 0.001 (the edge): one; 0.003: moe; arms of different rates differ by that too"
+    )
 
 
 def test_cost_is_the_benchmarks(tmp_path: Path) -> None:
     assert cost(tmp_path)[0] == OPEN
     found, why = cost(ROOT / "results")
     ratios = json.loads((ROOT / "results" / "bench" / "mixture.json").read_text())["ratios"]
-    lows = [each["low"] for name, each in ratios.items() if name.startswith("mixture / peft_one,")]
-    assert (found == YES) == (min(lows) > 1.05) and len(why) > 3
+    lows = [each["interval"][0] for name, each in ratios.items() if name.startswith("mixture / one_lora,")]
+    assert len(lows) == 4 and (found == YES) == (min(lows) > 1.05) and len(why) > 3
 
 
 def test_further_evidence_answers_nothing(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_seeds_that_move_together_cancel() -> None:
 
 def test_the_detectable_difference_is_detected_four_times_in_five() -> None:
     draw, n, spread = np.random.default_rng(6), 150, 0.2
-    size = detectable(spread, n)
+    size = detectable(spread / n**0.5)
     assert size == pytest.approx(2.8016 * spread / n**0.5, rel=1e-3)
     seen = np.mean([stats.ttest_1samp(draw.normal(size, spread, n), 0).pvalue < 0.05 for _ in range(2000)])
     assert 0.77 < seen < 0.83

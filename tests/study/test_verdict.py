@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from twofold.study.statistics import Effect
@@ -28,9 +30,18 @@ def test_needed_is_to_beat_every_rival() -> None:
 
 def test_a_tie_with_any_rival_is_a_no_and_the_random_router_takes_the_credit() -> None:
     found = decide(shared=WIN, mean=WIN, frozen_random=TIE)
-    assert found.answer == NO and "credits the extra rank" in found.why
+    assert found.answer == NO and found.why.endswith("a random router does as well: the learned one adds nothing")
+    gained = needed({"place": {"shared_lora_active": WIN, "frozen_random": TIE}}, 0.01, ["shared_lora_active", "frozen_random"])["place"]
+    assert gained.answer == NO and gained.why.endswith("the gain is that of the extra rank")
     other = decide(shared=WIN, mean=TIE, frozen_random=WIN)
-    assert other.answer == NO and "credits" not in other.why and "mean" in other.why
+    assert other.answer == NO and "random" not in other.why and other.why == "equal within 0.01: mean"
+
+
+def test_rivals_are_told_by_how_they_stand() -> None:
+    small = gain(-0.004, 0.001)
+    close = replace(small, low90=-0.006, high90=-0.002)
+    found = decide(shared=LOSS, mean=close, frozen_random=WIN)
+    assert found.answer == NO and found.why == "better than it: shared; better than it, by less than 0.01: mean"
 
 
 def test_a_better_rival_is_a_no() -> None:
@@ -63,7 +74,7 @@ def test_a_place_needs_a_rival() -> None:
 def test_better_is_decided_by_sign_tie_or_not_at_all() -> None:
     found = better({"win": WIN, "tie": TIE, "loss": LOSS, "unsure": UNSURE}, 0.01)
     assert {place: verdict.answer for place, verdict in found.items()} == {"win": YES, "tie": NO, "loss": NO, "unsure": OPEN}
-    assert "could not be seen" in found["unsure"].why and "a tie" in found["tie"].why and "n = 300" in found["win"].why
+    assert "80 % power only from" in found["unsure"].why and "a tie" in found["tie"].why and "300 queries" in found["win"].why
 
 
 @pytest.mark.parametrize(

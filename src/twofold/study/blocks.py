@@ -28,6 +28,8 @@ class Table:
     title: str
     rows: list[Row]
     digits: dict[str, int] = field(default_factory=dict)
+    brief: tuple[str, ...] | None = None
+    """The columns that Markdown shows: None for all, () for a table that only the page has."""
 
     @property
     def columns(self) -> list[str]:

@@ -17,7 +17,7 @@ from twofold.errors import DataError
 from twofold.study.file import CompareConfig, Study
 from twofold.study.grid import Cell, cells
 from twofold.study.statistics import Effect, Scores, effect
-from twofold.study.store import load
+from twofold.study.store import is_pointer, load
 
 DECIDING = ("dense", "rerank", "classify")
 """Rows that a rule may be about, in their order; the pipeline mixes two of them."""
@@ -135,6 +135,13 @@ class Evidence:
             if here := {rival: gain for rival, gain in gains.items() if gain is not None}:
                 found[place] = here
         return found
+
+    def elsewhere(self) -> str | None:
+        """The study whose cells these are, where all of them are another's; else None."""
+        if not self.cells or not all(is_pointer(self.files[cell]) for cell in self.cells):
+            return None
+        studies = {content["study"] for content in self.cells.values()}
+        return studies.pop() if len(studies) == 1 else None
 
     def arms(self) -> Iterator[str]:
         """The arms of which there is a cell, in the order of the file."""

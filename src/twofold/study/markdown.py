@@ -1,4 +1,4 @@
-"""A report as Markdown, for the repository: the answers, then the evidence. The page has the same numbers."""
+"""A report as Markdown, for the repository: the answers, then the evidence. The page has the same numbers, and more of them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,12 @@ def _lines(report: Report) -> Iterator[str]:
 def _section(section: Section) -> Iterator[str]:
     yield from ("", f"### {section.study}: {section.title}")
     for block in section.blocks:
+        if not (isinstance(block, Table) and block.brief == ()):
+            yield ""
+            yield from _block(section, block)
+    if left := [block.title for block in section.blocks if isinstance(block, Table) and block.brief == ()]:
         yield ""
-        yield from _block(section, block)
+        yield f"On the page only: {'; '.join(left)}."
 
 
 def _block(section: Section, block: Block) -> Iterator[str]:
@@ -54,10 +58,11 @@ def _block(section: Section, block: Block) -> Iterator[str]:
 def _table(table: Table) -> Iterator[str]:
     yield f"{table.title}:"
     yield ""
-    yield f"| {' | '.join(table.columns)} |"
-    yield f"|{'|'.join(' --- ' for _ in table.columns)}|"
+    columns = table.columns if table.brief is None else [column for column in table.columns if column in table.brief]
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'|'.join(' --- ' for _ in columns)}|"
     for row in table.rows[:MOST]:
-        yield f"| {' | '.join(table.shown(column, row.get(column)).replace('|', '/') for column in table.columns)} |"
+        yield f"| {' | '.join(table.shown(column, row.get(column)).replace('|', '/') for column in columns)} |"
     if len(table.rows) > MOST:
         yield ""
         yield f"(and {len(table.rows) - MOST} rows more, on the page)"

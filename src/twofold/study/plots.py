@@ -25,10 +25,12 @@ COLOURS = (
     "#018571",
 )
 ROW, LEFT, RIGHT, WIDTH = 22, 250, 24, 760
+SIDES = ("above 0 with all of its 95 % interval", "below 0 with all of it", "0 is inside it")
+"""What the colours of intervals say."""
 
 
 class Bar(NamedTuple):
-    """A point with an interval."""
+    """A point with an interval, and a narrower one inside it."""
 
     label: str
     value: float
@@ -36,6 +38,7 @@ class Bar(NamedTuple):
     high: float
     title: str
     group: str = ""
+    inner: tuple[float, float] | None = None
 
 
 class Dot(NamedTuple):
@@ -52,12 +55,13 @@ def forest(bars: Sequence[Bar], axis: str, margin: float | None = None) -> str:
     edges = [edge for bar in bars for edge in (bar.low, bar.high)] + [0.0] + ([] if margin is None else [-margin, margin])
     x, ticks = _scale(min(edges), max(edges))
     rows = _grouped([bar.group for bar in bars])
-    height = ROW * (len(rows) + 1) + 34
-    parts = _axis(x, ticks, height, axis)
+    bottom = ROW * (len(rows) + 1) + 34
+    height = bottom + 20
+    parts = _axis(x, ticks, bottom, axis)
     if margin is not None:
-        band = f'<rect class="band" x="{x(-margin):.1f}" y="8" width="{x(margin) - x(-margin):.1f}" height="{height - 50}">'
+        band = f'<rect class="band" x="{x(-margin):.1f}" y="8" width="{x(margin) - x(-margin):.1f}" height="{bottom - 50}">'
         parts.append(f"{band}<title>a tie: within ±{margin:g}</title></rect>")
-    parts.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="8" y2="{height - 42}"/>')
+    parts.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="8" y2="{bottom - 42}"/>')
     for place, entry in enumerate(rows):
         y = 20 + ROW * place
         if isinstance(entry, str):
@@ -69,10 +73,17 @@ def forest(bars: Sequence[Bar], axis: str, margin: float | None = None) -> str:
         parts.append(
             f'<g class="mark"><title>{escape(bar.title)}</title><rect class="hit" x="0" y="{y - 11}" width="{WIDTH}" height="{ROW}"/>'
             f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(bar.label)}</text>'
-            f'<line x1="{x(bar.low):.1f}" x2="{x(bar.high):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>'
+            f'<line x1="{x(bar.low):.1f}" x2="{x(bar.high):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="1.5"/>'
+            f"{_inner(x, bar, y, colour)}"
             f'<circle cx="{x(bar.value):.1f}" cy="{y}" r="4" fill="{colour}"/></g>'
         )
-    return _svg(height, parts)
+    return _svg(height, [*parts, *_legend(SIDES, height, (COLOURS[2], COLOURS[1], COLOURS[0]))])
+
+
+def _inner(x: _Scale, bar: Bar, y: int, colour: str) -> str:
+    if bar.inner is None:
+        return ""
+    return f'<line x1="{x(bar.inner[0]):.1f}" x2="{x(bar.inner[1]):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="4.5"/>'
 
 
 def points(dots: Sequence[Dot], axis: str) -> str:
@@ -92,7 +103,7 @@ def points(dots: Sequence[Dot], axis: str) -> str:
             f'<g class="mark"><title>{escape(dot.title)}</title>'
             f'<circle cx="{x(dot.value):.1f}" cy="{y}" r="4.5" fill="{colour}" fill-opacity=".75"/></g>'
         )
-    return _svg(height, [*parts, *_legend(groups, height)])
+    return _svg(height, [*parts, *_legend(groups, height, COLOURS)])
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float, str]]], x_axis: str, y_axis: str) -> str:
@@ -202,12 +213,12 @@ def _grouped(groups: Sequence[str]) -> list[str | int]:
     return rows
 
 
-def _legend(groups: Sequence[str], height: int) -> list[str]:
+def _legend(groups: Sequence[str], height: int, colours: Sequence[str]) -> list[str]:
     if len(groups) < 2:
         return []
     wide = (WIDTH - 8) / len(groups)
     return [
-        f'<circle cx="{8 + wide * i:.0f}" cy="{height - 10}" r="4.5" fill="{COLOURS[i % len(COLOURS)]}"/>'
+        f'<circle cx="{8 + wide * i:.0f}" cy="{height - 10}" r="4.5" fill="{colours[i % len(colours)]}"/>'
         f'<text x="{16 + wide * i:.0f}" y="{height - 6}">{escape(group)}</text>'
         for i, group in enumerate(groups)
     ]
@@ -215,10 +226,12 @@ def _legend(groups: Sequence[str], height: int) -> list[str]:
 
 def _svg(height: int, parts: Sequence[str]) -> str:
     style = (
-        "<style>text{font:12px system-ui,sans-serif;fill:currentColor}.group{font-weight:600}.grid{stroke:currentColor;stroke-opacity:.12}"
+        "<style>svg{color:#1a1a1a}@media(prefers-color-scheme:dark){svg{color:#e8e8e8}}"
+        "text{font:12px system-ui,sans-serif;fill:currentColor}"
+        ".group{font-weight:600}.grid{stroke:currentColor;stroke-opacity:.12}"
         ".zero{stroke:currentColor;stroke-opacity:.6}.band{fill:currentColor;fill-opacity:.07}.hit{fill:transparent}.paper{fill:var(--paper,Canvas)}"
         ".mark:hover .hit{fill:currentColor;fill-opacity:.06}.mark:hover circle{stroke:currentColor}.key{font-weight:600}</style>"
     )
     body = "".join(parts)
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size} style="color:#1a1a1a">{style}{body}</svg>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>{style}{body}</svg>'

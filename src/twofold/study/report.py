@@ -22,7 +22,15 @@ from twofold.study.verdict import OPEN
 TITLE = "Does retrieval interfere with reranking, and is routing the cure?"
 LEAD = (
     "Each answer is what the rule of studies/README.md, written before the runs, says of the cells that were run. "
-    "“Not decided” is an answer: what stands beside it is why, and the smallest difference that could have been seen."
+    "“Not decided” is an answer: what stands beside it is why."
+)
+HOW_TO_READ = (
+    "How to read it. dense: the whole corpus ranked by the query's vector; rerank: BM25's candidates, the same for every arm, ranked "
+    "by the pair score; pipeline: an arm's own candidates, reranked, which decides nothing. An arm is one way of training, explained in "
+    "its section. A difference is a − b in nDCG@10, of means over seeds and queries; low and high are the ends of its 95 % interval over "
+    "seeds and queries. p is of a paired randomisation over queries, for these trained models: it does not know what other seeds would "
+    "give, so look at “seeds up” too, with how many seeds a was above b. Questions about one passage count as independent, which they "
+    "are not. A tie is a 90 % interval inside ±.01. “detectable” is the difference that four of five such studies would see."
 )
 
 
@@ -45,7 +53,7 @@ def report(studies: Sequence[Study], results: Path) -> Report:
     have = {section.answer.number for section in sections if section.answer}
     missing = [Answer(number, text, OPEN, ["there is no study of it here"]) for number, text in QUESTIONS.items() if number not in have]
     sections += [Section(f"question-{each.number}", each.question, each, []) for each in missing]
-    return Report(TITLE, [LEAD], [_with(section, smaller) for section in sections], facts_of(seen))
+    return Report(TITLE, [LEAD, HOW_TO_READ], [_with(section, smaller) for section in sections], facts_of(seen))
 
 
 def _with(section: Section, smaller: Mapping[int, list[str]]) -> Section:

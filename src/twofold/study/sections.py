@@ -13,7 +13,9 @@ from twofold.study.probing import facts
 from twofold.study.statistics import Effect, ties
 from twofold.study.verdict import one_sided
 
-EFFECT = ("difference", "low", "high", "p", "tie", "relative", "a", "b", "detectable", "queries", "seeds")
+EFFECT = ("difference", "low", "high", "p", "tie", "seeds up", "relative", "a", "b", "detectable", "queries", "seeds")
+BRIEF = ("what", "rival", "data", "row", "a", "b", "difference", "low", "high", "p", "tie", "seeds up", "detectable")
+INTERVALS = "95 % intervals over seeds and queries (thick: 90 %); shaded: a tie"
 DIGITS = {"p": 4, "d": 2, "lr": 4, "relative": 3, "tokens per second": 0, "seconds of training": 0, "present": 3}
 
 
@@ -22,14 +24,21 @@ def blocks(evidence: Evidence, probed: Mapping[str, list[dict[str, Any]]]) -> It
     if not evidence.cells:
         return
     yield _about(evidence)
-    yield from _scores(evidence)
+    elsewhere = evidence.elsewhere()
+    if elsewhere is None:
+        yield from _scores(evidence)
+    else:
+        yield Text(f"Its cells are those of {elsewhere}: scores, arms, sweep, weights and cost are shown there.")
     yield from _rivals(evidence)
     yield from _comparisons(evidence)
-    yield from _sweep(evidence)
-    yield from _gates(evidence)
-    yield _cost(evidence)
+    if elsewhere is None:
+        yield from _sweep(evidence)
+        yield from _gates(evidence)
+        yield _cost(evidence)
     for name, found in probed.items():
         yield from _probe(name, found)
+    if missing := [each.name for each in evidence.study.probes if each.name not in probed]:
+        yield Text(f"Not run yet: the probe{'s' * (len(missing) > 1)} {', '.join(missing)}.")
 
 
 def _about(evidence: Evidence) -> Text:
@@ -56,6 +65,7 @@ def _scores(evidence: Evidence) -> Iterator[Block]:
     """Every arm's mean, its seeds, and what it trains."""
     rows: list[Row] = []
     seeds: list[Row] = []
+    short: dict[tuple[str, str, str, str], Row] = {}
     for place in evidence.places:
         for arm in evidence.arms():
             scores = evidence.scores(place, arm)
@@ -65,8 +75,14 @@ def _scores(evidence: Evidence) -> Iterator[Block]:
             spread = statistics.stdev(means) if len(means) > 1 else None
             where: Row = {"data": place.data, "backbone": place.backbone, "test": place.test, "row": place.row, "arm": arm}
             rows.append({**where, "mean": statistics.mean(means), "sd over seeds": spread, "seeds": len(means), "queries": scores.shape[1]})
+            line = short.setdefault((place.data, place.backbone, place.test, arm), {key: where[key] for key in ("data", "test", "arm")})
+            line[place.row] = f"{statistics.mean(means):.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+            line["seeds"] = max(int(line.get("seeds") or 0), len(means))
             seeds += [{**where, "seed number": i, "score": value} for i, value in enumerate(means)]
-    yield Table("scores", "nDCG@10 (accuracy for labels), means over seeds and queries", rows)
+    columns = [*dict.fromkeys(key for line in short.values() for key in line if key != "seeds"), "seeds"]
+    brief = [{key: line.get(key) for key in columns} for line in short.values()]
+    yield Table("means", "nDCG@10 (accuracy for labels): mean over seeds and queries ± standard deviation over seeds", brief)
+    yield Table("scores", "The same with every digit, and how many queries", rows, brief=())
     for place in evidence.places:
         mine = [row for row in seeds if (row["data"], row["backbone"], row["test"], row["row"]) == _key(place)]
         dots = [plots.Dot(str(row["arm"]), float(row["score"] or 0), f"{row['arm']}: {row['score']:.4f}") for row in mine]
@@ -81,13 +97,13 @@ def _rivals(evidence: Evidence) -> Iterator[Block]:
         return
     rows = [{**_where(at), **_effect(gain, about.margin), "rival": rival} for at, run in found.items() for rival, gain in run.items()]
     bars = [
-        plots.Bar(rival, gain.mean, gain.low, gain.high, _title(f"{about.tested} − {rival}", gain), str(at))
+        plots.Bar(rival, gain.mean, gain.low, gain.high, _title(f"{about.tested} − {rival}", gain), str(at), (gain.low90, gain.high90))
         for at, run in found.items()
         for rival, gain in run.items()
     ]
-    title = f"{about.tested} − each rival, 95 % intervals over seeds and queries; shaded: a tie"
+    title = f"{about.tested} − each rival, {INTERVALS}"
     yield Figure("rivals", title, plots.forest(bars, "nDCG@10 gained", about.margin), rows)
-    yield Table("rivals", title, ordered(rows, "data", "row", "rival"), DIGITS)
+    yield Table("rivals", title, ordered(rows, "data", "row", "rival"), DIGITS, BRIEF)
 
 
 def _comparisons(evidence: Evidence) -> Iterator[Block]:
@@ -100,10 +116,13 @@ def _comparisons(evidence: Evidence) -> Iterator[Block]:
     rows = [
         {"what": each.what, "decides": "yes" if each.decides else "no", **_where(at), **_effect(gain, margin)} for each, at, gain in found
     ]
-    bars = [plots.Bar(str(at), gain.mean, gain.low, gain.high, _title(each.what, gain), each.what) for each, at, gain in found]
-    title = "Comparisons, 95 % intervals over seeds and queries; shaded: a tie"
+    bars = [
+        plots.Bar(str(at), gain.mean, gain.low, gain.high, _title(each.what, gain), each.what, (gain.low90, gain.high90))
+        for each, at, gain in found
+    ]
+    title = f"Comparisons, {INTERVALS}"
     yield Figure("comparisons", title, plots.forest(bars, "nDCG@10 gained", margin), rows)
-    yield Table("comparisons", title, ordered(rows, "what", "decides", "data", "row"), DIGITS)
+    yield Table("comparisons", title, ordered(rows, "what", "decides", "data", "row"), DIGITS, ("decides", *BRIEF))
 
 
 def _sweep(evidence: Evidence) -> Iterator[Block]:
@@ -148,7 +167,7 @@ def _gates(evidence: Evidence) -> Iterator[Block]:
             means = [(layer, what, statistics.mean(each)) for (layer, what), each in found.items()]
             values = [weight for _, _, weight in means]
             rows: list[Row] = [{"layer": layer, "task: expert": what, "weight": weight} for layer, what, weight in means]
-            svg = plots.heat(means, min(values), max(values), "weight")
+            svg = plots.heat(means, min(values), max(values), "weight, 1 where all count alike")
             yield Figure(f"gates-{data}-{backbone}", f"{data}, {backbone}: mean weights of {arm}'s routers, over seeds", svg, rows)
 
 
@@ -178,12 +197,18 @@ def _probe(name: str, found: list[dict[str, Any]]) -> Iterator[Block]:
     """The facts of a probe, means over seeds, and its first table of the first report."""
     rows: list[Row] = [{key: str(value) if isinstance(value, bool) else value for key, value in row.items()} for row in facts(found)]
     yield Table(f"probe-{name}", f"Probe {name}: its facts, means over seeds", rows)
+    shown = {key for row in rows for key in row} | {
+        key for table in found[0]["report"]["tables"].values() for row in table[:1] for key in row
+    }
+    units = [f"{key}: {unit}" for key, unit in found[0]["report"]["units"].items() if key in shown]
+    if units:
+        yield Text(f"In {name}, {'; '.join(units)}.")
     notes = list(dict.fromkeys(note for each in found for note in each["report"]["notes"]))
     for table, content in found[0]["report"]["tables"].items():
         if content:
             label = f"{found[0]['cell']['arm']}, {found[0]['cell']['data']}, seed {found[0]['cell']['seed']}"
             plain: list[Row] = [{key: str(value) if isinstance(value, bool) else value for key, value in row.items()} for row in content]
-            yield Table(f"probe-{name}-{table}", f"Probe {name}, {table}: {label}", plain)
+            yield Table(f"probe-{name}-{table}", f"Probe {name}, {table}: {label}", plain, brief=())
     if notes:
         yield Text(f"Probe {name}: {'; '.join(notes)}.")
 
@@ -210,6 +235,7 @@ def _effect(found: Effect, margin: float) -> Row:
         "tie": "yes" if ties(found, margin) else "no",
         "d": found.d,
         "detectable": found.detectable,
+        "seeds up": None if found.up is None else f"{found.up} of {found.seeds[0]}",
         "queries": found.queries,
         "seeds": f"{found.seeds[0]} and {found.seeds[1]}",
     }

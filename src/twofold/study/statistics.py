@@ -41,10 +41,12 @@ class Effect:
     d: float
     """Standardised: the mean difference over its standard deviation over queries (Cohen's d for pairs); 0 where nothing differs."""
     detectable: float
-    """The smallest true difference that would be seen with 80 % power at .05, two-sided, by this spread over queries."""
+    """The smallest true difference that would be seen with 80 % power at .05, two-sided, by this spread over seeds and queries."""
     queries: int
     seeds: tuple[int, int]
     """How many of A and of B."""
+    up: int | None = None
+    """With how many seeds A's mean is higher; None where they are not in pairs."""
 
     @property
     def relative(self) -> float | None:
@@ -72,9 +74,10 @@ def effect(a_SQ: Scores, b_SQ: Scores, resamples: int = RESAMPLES, seed: int = 0
         high90=high90,
         p=paired_randomisation(a_Q, b_Q, resamples, seed),
         d=float(difference_Q.mean() / spread) if spread else 0.0,
-        detectable=detectable(spread, len(difference_Q)),
+        detectable=detectable(float(drawn_B.std(ddof=1))),
         queries=len(difference_Q),
         seeds=(len(a_SQ), len(b_SQ)),
+        up=int((a_SQ.mean(1) > b_SQ.mean(1)).sum()) if len(a_SQ) == len(b_SQ) else None,
     )
 
 
@@ -104,12 +107,12 @@ def interval(drawn_B: NDArray[np.float64], level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def detectable(spread: float, queries: int, power: float = POWER, alpha: float = ALPHA) -> float:
-    """The smallest mean difference seen with `power` at two-sided `alpha`, for paired differences of standard deviation `spread`.
+def detectable(error: float, power: float = POWER, alpha: float = ALPHA) -> float:
+    """The smallest mean difference seen with `power` at two-sided `alpha`, for a difference with the standard error `error`.
 
-    (z_{1-α/2} + z_{power}) · spread / √n, the normal approximation of the paired test; 2.80 standard errors at .05 and 80 %.
+    (z_{1-α/2} + z_{power}) · error, the normal approximation; 2.80 standard errors at .05 and 80 %.
     """
-    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * spread / queries**0.5)
+    return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * error)
 
 
 def holm(p: Sequence[float]) -> list[float]:

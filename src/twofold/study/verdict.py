@@ -10,6 +10,8 @@ from twofold.study.statistics import ALPHA, Effect, holm, ties
 
 At = TypeVar("At")
 YES, NO, MIXED, OPEN = "yes", "no", "mixed", "not decided"
+FROZEN_RANDOM, ONE_EXPERT = "frozen_random", "shared_lora_active"
+"""Rivals whose ties have a meaning of their own: the router that never trains, and one LoRA of a single expert's rank."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,7 @@ class Verdict:
     """Of the test that decides, corrected over the study's places by Holm."""
 
 
-def needed(
-    places: Mapping[At, Mapping[str, Effect]], margin: float, rivals: Sequence[str], frozen_random: str = "frozen_random"
-) -> dict[At, Verdict]:
+def needed(places: Mapping[At, Mapping[str, Effect]], margin: float, rivals: Sequence[str]) -> dict[At, Verdict]:
     """Place → whether the soft router is needed there, from its effects against the rivals that were run (place → rival → effect).
 
     Yes: it beats every one of `rivals`, the largest p below .05 after Holm over the places. No: some rival ties with it or is
@@ -36,7 +36,7 @@ def needed(
     worst = {place: max((one_sided(found), rival) for rival, found in run.items())[1] for place, run in places.items()}
     corrected = dict(zip(places, holm([one_sided(places[place][worst[place]]) for place in places]), strict=True))
     absent = {place: [rival for rival in rivals if rival not in run] for place, run in places.items()}
-    return {place: _needed(run, absent[place], worst[place], corrected[place], margin, frozen_random) for place, run in places.items()}
+    return {place: _needed(run, absent[place], worst[place], corrected[place], margin) for place, run in places.items()}
 
 
 def one_sided(found: Effect) -> float:
@@ -44,22 +44,36 @@ def one_sided(found: Effect) -> float:
     return found.p if found.mean > 0 else 1.0
 
 
-def _needed(run: Mapping[str, Effect], absent: Sequence[str], worst: str, p: float, margin: float, frozen_random: str) -> Verdict:
+def _needed(run: Mapping[str, Effect], absent: Sequence[str], worst: str, p: float, margin: float) -> Verdict:
     tied = [rival for rival, found in run.items() if ties(found, margin)]
     better = [rival for rival, found in run.items() if found.mean < 0 and found.p < ALPHA]
+    little = [rival for rival in better if rival in tied]
     if p < ALPHA and not absent:
         return Verdict(YES, f"beats all {len(run)} rivals; the closest test is against {worst}, {signed(run[worst].mean)}", p)
     if tied or better:
-        parts = [f"{', '.join(better)} better"] if better else []
-        parts += [f"a tie (±{margin:g}) with {', '.join(tied)}"] if tied else []
-        credit = "; the tie with the frozen random router credits the extra rank" if frozen_random in tied else ""
-        return Verdict(NO, " and ".join(parts) + credit, p)
+        groups = {
+            "better than it": [rival for rival in better if rival not in little],
+            f"better than it, by less than {margin:g}": little,
+            f"equal within {margin:g}": [rival for rival in tied if rival not in little],
+        }
+        parts = [f"{what}: {', '.join(rivals)}" for what, rivals in groups.items() if rivals]
+        return Verdict(NO, "; ".join([*parts, *_of_random(run, tied)]), p)
     beaten = sum(one_sided(found) < ALPHA for found in run.values())
     blind = max(found.detectable for found in run.values())
     missing = f"; {', '.join(absent)} not run here" if absent else ""
     return Verdict(
-        OPEN, f"beats {beaten} of {len(run)} rivals, ties with none{missing}; differences below {blind:.3f} could not be seen", p
+        OPEN, f"beats {beaten} of {len(run)} rivals, ties with none{missing}; the widest has 80 % power only from {blind:.3f} on", p
     )
+
+
+def _of_random(run: Mapping[str, Effect], tied: Sequence[str]) -> list[str]:
+    """What a tie with the frozen random router means."""
+    if FROZEN_RANDOM not in tied:
+        return []
+    over = run.get(ONE_EXPERT)
+    if over is not None and one_sided(over) < ALPHA:
+        return [f"it gains over {ONE_EXPERT}, and so does a random router: the gain is that of the extra rank"]
+    return ["a random router does as well: the learned one adds nothing"]
 
 
 def better(places: Mapping[At, Effect], margin: float) -> dict[At, Verdict]:
@@ -70,12 +84,13 @@ def better(places: Mapping[At, Effect], margin: float) -> dict[At, Verdict]:
 
 def gains(found: Effect, p: float, margin: float) -> Verdict:
     """Whether A is better than B: yes where it is and p < .05, no where they tie or B is significantly better, else not decided."""
-    told = f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}], n = {found.queries}"
+    seeds = "" if found.up is None else f", higher with {found.up} of {found.seeds[0]} seeds"
+    told = f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}], {found.queries:,} queries{seeds}"
     if p < ALPHA:
         return Verdict(YES if found.mean > 0 else NO, told, p)
     if ties(found, margin):
         return Verdict(NO, f"{told}: a tie (90 % interval inside ±{margin:g})", p)
-    return Verdict(OPEN, f"{told}: differences below {found.detectable:.3f} could not be seen", p)
+    return Verdict(OPEN, f"{told}: 80 % power only from {found.detectable:.3f} on", p)
 
 
 def together(verdicts: Sequence[Verdict]) -> str:
