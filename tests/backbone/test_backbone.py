@@ -15,6 +15,7 @@ from tests.tiny_trial import LENGTHS as TRIAL_LENGTHS
 from tests.tiny_trial import stirred, write_backbone
 from twofold.backbone import packed
 from twofold.backbone.backbone import Backbone
+from twofold.backbone.packed import make_pack
 from twofold.backbone.tokens import TextTokens
 from twofold.core.inject import Expert, LayerPlan
 from twofold.model.build import build_model
@@ -288,3 +289,16 @@ def test_the_proof_can_be_repeated(precision: str) -> None:
         hidden_TD = backbone(pack, "retrieve")[0]
         assert backbone.packed and backbone._prove_packed() == ""
         assert torch.equal(backbone(pack, "retrieve")[0], hidden_TD)
+
+
+@pytest.mark.parametrize("router", ["soft", "topk", "task_gate"])
+def test_a_text_does_not_depend_on_its_company_where_a_table_of_positions_goes_through_the_experts(router: str) -> None:
+    """DeBERTa's."""
+    model = tiny_model("deberta_v2")
+    add_experts(model, LayerPlan((Expert("a", 2), Expert("b", 2)), router=router))
+    backbone = Backbone(model).eval()
+    with torch.no_grad():
+        together = backbone(tiny_pack((5, 3)), "retrieve")[0]
+        pack = tiny_pack((5, 3))
+        alone = backbone(make_pack([(pack.input_ids_T[:5].tolist(), [0] * 5, [1] * 5)]), "retrieve")[0]
+    torch.testing.assert_close(together[:5], alone)

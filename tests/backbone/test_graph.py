@@ -17,8 +17,9 @@ from twofold import plugins
 from twofold.backbone import graph
 from twofold.backbone.backbone import Backbone
 from twofold.backbone.graph import Graph, Snapshot, export
-from twofold.core.inject import Expert, LayerPlan, fold, mixtures, unfold
+from twofold.core.inject import Expert, LayerPlan, mixtures
 from twofold.errors import ConfigError
+from twofold.model.folding import fold, unfold
 
 EXPERTS = (Expert("a", 2), Expert("b", 2), Expert("c", 2))
 SEES = {"retrieve": ("a", "c"), "rerank": ("b", "c")}

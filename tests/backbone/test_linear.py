@@ -79,3 +79,30 @@ def test_what_learns_is_cast_in_every_pass_and_learns() -> None:
     for model in (plain, kept):
         run(model, x).float().square().sum().backward()
     assert torch.equal(kept[0].weight.grad, plain[0].weight.grad) and not kept[0].kept.made
+
+
+def test_another_weight_in_its_place_is_noticed() -> None:
+    plain, kept = both()
+    x = torch.randn(5, 8)
+    with torch.no_grad():
+        run(kept, x)
+        for model in (plain, kept):
+            model[0].weight = nn.Parameter(torch.full((6, 8), 0.25), requires_grad=False)
+        torch.testing.assert_close(run(kept, x), run(plain, x), rtol=1e-2, atol=1e-2)
+        assert len(kept[0].kept.made) == 1
+
+
+def test_what_a_fused_optimiser_has_trained_is_cast_anew() -> None:
+    """It counts up no version."""
+    _, kept = both()
+    x = torch.randn(5, 8)
+    with torch.no_grad():
+        before = run(kept, x).clone()
+    kept.requires_grad_(True)
+    optimiser = torch.optim.AdamW(kept.parameters(), lr=1.0, fused=True)
+    kept(x).square().sum().backward()
+    optimiser.step()
+    kept.requires_grad_(False)
+    with torch.no_grad():
+        assert not torch.allclose(run(kept, x), before, atol=0.1)
+        torch.testing.assert_close(run(kept, x).float(), kept(x), rtol=5e-2, atol=5e-2)

@@ -1,4 +1,4 @@
-"""Experts in a whole model: which layers get them, what adding and folding does, and equality with PEFT."""
+"""Experts in a whole model: which layers get them, what adding does, and equality with PEFT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.tiny import add_experts, tiny_backbone, tiny_model, tiny_pack
 from twofold.backbone.backbone import Backbone
-from twofold.core.inject import Expert, LayerPlan, block_of, fold, mixtures, ranks_of, target_layers, unfold
+from twofold.core.inject import Expert, LayerPlan, block_of, mixtures, ranks_of, target_layers
 
 TWO = LayerPlan(
     (Expert("left", 2), Expert("right", 3), Expert("both", 2)), sees={"retrieve": ("left", "both"), "rerank": ("right", "both")}
@@ -158,39 +158,6 @@ def test_one_expert_equals_pefts_lora_forward_and_backward(family: str) -> None:
             mine, other = ours_p["only"].grad, theirs_p["default"].weight.grad
             assert mine is not None and other is not None and other.abs().max() > 0
             torch.testing.assert_close(mine, other, rtol=0, atol=1e-6 * max(1.0, float(other.abs().max())))
-
-
-@pytest.mark.parametrize("router", ["uniform", "by_task", "task_gate"])
-def test_folding_a_model_is_exact_and_undone_bit_for_bit(router: str) -> None:
-    backbone, pack = tiny_backbone(plan=with_router(router)), tiny_pack(LENGTHS)
-    weights = {name: parameter.clone() for name, parameter in backbone.named_parameters()}
-    with torch.no_grad():
-        want = {task: backbone(pack, task)[0] for task in ("retrieve", "rerank")}
-        for task, hidden_TD in want.items():
-            fold(backbone.model, task)
-            torch.testing.assert_close(backbone(pack, task)[0], hidden_TD, rtol=0, atol=1e-5)
-            with pytest.raises(RuntimeError, match="unfold"):
-                backbone(pack, "rerank" if task == "retrieve" else "retrieve")
-        unfold(backbone.model)
-        assert all(torch.equal(parameter, weights[name]) for name, parameter in backbone.named_parameters())
-        assert all(torch.equal(backbone(pack, task)[0], hidden_TD) for task, hidden_TD in want.items())
-
-
-def test_folding_is_all_or_nothing() -> None:
-    backbone, pack = tiny_backbone(plan=with_router("uniform")), tiny_pack(LENGTHS)
-    layers = list(mixtures(backbone.model))
-    with torch.no_grad():
-        want = backbone(pack, "retrieve")[0]
-        fold(backbone.model, "rerank")
-        with pytest.raises(KeyError, match="unknown task"):
-            fold(backbone.model, "retreive")
-        assert all(layer.folded is None for layer in layers)
-        layers[-1].router = tiny_backbone(plan=with_router("soft", scope="model")).model.encoder.layer[0].attention.self.query.router
-        with pytest.raises(ValueError, match="depends on the input"):
-            fold(backbone.model, "retrieve")
-        assert all(layer.folded is None for layer in layers)
-        layers[-1].router = layers[0].router
-        assert torch.equal(backbone(pack, "retrieve")[0], want)
 
 
 def test_tasks_may_be_mixed_in_one_pass() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from twofold.core.kept import Kept
+from twofold.banks.lora import LoraBank
+from twofold.core.kept import MOST, Kept
 
 
 def doubled(kept: Kept[torch.Tensor], leaf: nn.Parameter, training: bool = False) -> torch.Tensor:
@@ -51,3 +52,25 @@ def test_a_copy_starts_empty() -> None:
     kept, leaf = Kept[torch.Tensor](), nn.Parameter(torch.ones(3), requires_grad=False)
     doubled(kept, leaf)
     assert kept.made and not copy.deepcopy(kept).made
+
+
+def test_only_the_latest_are_kept() -> None:
+    kept, leaf = Kept[int](), nn.Parameter(torch.ones(3), requires_grad=False)
+    for i in range(3 * MOST):
+        assert kept.get(i, lambda: [leaf], False, lambda i=i: i) == i  # type: ignore[misc]
+    assert list(kept.made) == list(range(2 * MOST, 3 * MOST))
+
+
+def test_what_inference_mode_has_made_has_no_version() -> None:
+    with torch.inference_mode():
+        kept, leaf = Kept[torch.Tensor](), nn.Parameter(torch.ones(3), requires_grad=False)
+        assert doubled(kept, leaf) is doubled(kept, leaf)
+
+
+def test_a_state_that_puts_other_parameters_in_place_is_noticed() -> None:
+    bank = LoraBank(4, 3, {"a": 2}, {"a": 1.0}, "layer", 0).eval()
+    with torch.no_grad():
+        z = bank.down(torch.ones(1, 4), ("a",))
+        bank.load_state_dict({name: 2 * value for name, value in bank.state_dict().items()}, assign=True)
+        torch.testing.assert_close(bank.down(torch.ones(1, 4), ("a",)), 2 * z)
+        torch.testing.assert_close(copy.deepcopy(bank).down(torch.ones(1, 4), ("a",)), 2 * z)

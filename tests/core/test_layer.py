@@ -272,3 +272,20 @@ def test_a_padded_pass_equals_a_packed_one() -> None:
         with running(Batch(tasks, LENGTHS, mask)):
             y = module(rows)
         torch.testing.assert_close(y[mask], run(module, x, tasks)[0])
+
+
+@pytest.mark.parametrize("router", ["uniform", "soft", "topk"])
+def test_a_table_of_positions_is_a_batch_of_its_own(router: str) -> None:
+    """As DeBERTa sends one through its layers, beside padded texts: what it gives does not depend on them."""
+    mask_SL, table, texts = torch.ones(3, 4, dtype=torch.bool), torch.randn(1, 9, 6), torch.randn(3, 4, 6)
+    module = layer(SPLIT, router)
+    with torch.no_grad():
+        want = run(module, table, "retrieve", (9,))
+        with running(Batch("retrieve", (4, 4, 4), mask_SL)) as batch:
+            module(texts)
+            torch.testing.assert_close(module(table), want)
+            assert len(batch.routings["layer"].weight.flatten(0, -2)) in (1, 3, 12)  # the texts', as it was
+            assert list(batch.tables) == ["layer"]
+        tasks = ("retrieve", "rerank", "retrieve")
+        with running(Batch(tasks, (4, 4, 4), mask_SL)), pytest.raises(ValueError, match="3 tasks for 1 segments"):
+            module(table)

@@ -9,7 +9,8 @@ import torch
 from tests.methods.joint import joint, train
 from tests.tiny import tiny_pack
 from tests.tiny_trial import stirred
-from twofold.core.inject import fold, mixtures, unfold
+from twofold.core.inject import mixtures
+from twofold.model.folding import fold, unfold
 
 TASKS = ("retrieve", "rerank")
 

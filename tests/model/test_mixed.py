@@ -69,6 +69,12 @@ def test_what_attends_in_another_direction_has_a_lane_of_its_own(make_model: Mak
     assert mixed.texts(other, ["a fox"]).rows[0].lane == mixed.pairs(other, [("a", "fox")]).rows[0].lane != text.lane
 
 
+def test_padded_texts_share_a_pass_with_their_own_task_only(make_model: MakeModel) -> None:
+    padded = System.of(make_model("none", attention="padded"))
+    text, pair = mixed.texts(padded, ["a fox"]).rows[0], mixed.pairs(padded, [("a", "fox")]).rows[0]
+    assert text.lane != pair.lane and text.lane == mixed.texts(padded, ["a fox and more"]).rows[0].lane
+
+
 def test_token_ids_stand_for_the_text_that_they_spell(make_model: MakeModel) -> None:
     model = make_model(prompts={"query": "query : "})
     system = System.of(model)

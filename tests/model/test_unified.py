@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import weakref
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from torch import Tensor
 
 from tests.model.conftest import MakeModel
+from twofold.core.inject import mixtures
 from twofold.model import unified
 
 TEXTS = ["the red fox runs over the lazy dog", "a dog", "", "what is it", "fox " * 60]
@@ -128,3 +130,12 @@ def test_every_parameter_is_in_one_group(make_model: MakeModel) -> None:
     groups = model.groups()
     assert set(groups) == {"expert:embedding", "expert:reranking", "expert:shared", "router", "head:rerank", "backbone"}
     assert sum(len(members) for members in groups.values()) == len(list(model.parameters()))
+
+
+def test_a_model_goes_through_pickle(make_model: MakeModel) -> None:
+    """As to a process that was spawned: what is kept stays behind."""
+    model = make_model()
+    want = model.encode(["the red fox"])
+    made = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(made.encode(["the red fox"]), want)
+    assert not any(layer.bank._kept.made for layer in mixtures(pickle.loads(pickle.dumps(model)).backbone.model))

@@ -233,7 +233,7 @@ class Backbone(nn.Module):
         inputs, types_SL, mask_SL = self._padded(pack, both_ways)
         with running(Batch(tasks, pack.lengths, mask_SL)) as batch:
             hidden_SLD = self._call(inputs, types_SL).last_hidden_state
-        return hidden_SLD[mask_SL], batch.routings
+        return hidden_SLD[mask_SL], batch.tables | batch.routings
 
     def _padded(self, pack: Pack, both_ways: bool) -> tuple[dict[str, Any], Tensor, Tensor]:
         """The model's inputs, token types and what is no padding, each text a row."""

@@ -28,7 +28,10 @@ class FastLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         kind = input.device.type
-        if not torch.is_autocast_enabled(kind) or any(parameter.requires_grad for parameter in self._leaves()):
+        if any(parameter.requires_grad for parameter in self._leaves()):
+            self.kept.forget()  # a fused optimiser changes it unnoticed
+            return linear(input, self.weight, self.bias)
+        if not torch.is_autocast_enabled(kind):
             return linear(input, self.weight, self.bias)
         dtype, ordered = torch.get_autocast_dtype(kind), kind == "cpu" and not torch.is_grad_enabled() and orders()
 
@@ -36,9 +39,10 @@ class FastLinear(nn.Linear):
             weight, bias = self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
             return _ordered(weight, bias) if ordered else lambda x: F.linear(x, weight, bias)
 
-        if (dtype, ordered) not in self.kept.made:  # one copy, not one of each kind
-            self.kept.made.clear()
-        return self.kept.get((dtype, ordered), self._leaves, False, make)(input.to(dtype))
+        key = (dtype, ordered, id(self.weight), id(self.bias))
+        if key not in self.kept.made:  # one copy, not one of each kind
+            self.kept.forget()
+        return self.kept.get(key, self._leaves, False, make)(input.to(dtype))
 
     def _leaves(self) -> list[nn.Parameter]:
         return [each for each in (self.weight, self.bias) if isinstance(each, nn.Parameter)]

@@ -103,6 +103,8 @@ def attend(
     if cu_seq_lens_q is None or max_length_q is None:
         raise ValueError("packed attention needs cu_seq_lens_q and max_length_q: call the backbone through twofold")
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    if query.is_cuda and torch.is_autocast_enabled("cuda"):  # rotary positions and norms leave fp32, which no fast kernel takes
+        query, key, value = (tensor.to(torch.get_autocast_dtype("cuda")) for tensor in (query, key, value))
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if _has_varlen_kernel(query) and softcap is None and dropout == 0.0:
         return _attend_varlen(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal, sliding_window).unsqueeze(0), None

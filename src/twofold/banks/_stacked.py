@@ -31,6 +31,7 @@ class StackedBank(Bank):
         self.ranks, self.scales = dict(ranks), dict(scales)
         self.a, self.b = nn.ParameterDict(), nn.ParameterDict()
         self._kept: Kept[tuple[Tensor, Tensor]] = Kept()
+        self.register_load_state_dict_post_hook(self._kept.forget)  # type: ignore[no-untyped-call]
 
     def leaves(self, experts: tuple[str, ...]) -> list[nn.Parameter]:
         """The parameters that the experts' matrices are made of."""

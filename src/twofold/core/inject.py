@@ -114,19 +114,3 @@ def ranks_of(model: nn.Module, plan: LayerPlan, layers: Iterable[str]) -> dict[s
 def mixtures(model: nn.Module) -> Iterator[MixtureLinear]:
     """The mixture layers of a model, in order."""
     return (module for module in model.modules() if isinstance(module, MixtureLinear))
-
-
-def fold(model: nn.Module, task: str) -> None:
-    """Merges the task's constant routing into the weights of every layer; all or none. See `MixtureLinear.fold`."""
-    try:
-        for layer in mixtures(model):
-            layer.fold(task)
-    except (KeyError, ValueError):
-        unfold(model)
-        raise
-
-
-def unfold(model: nn.Module) -> None:
-    """Takes every folded update out again, bit for bit."""
-    for layer in mixtures(model):
-        layer.unfold()

@@ -21,7 +21,7 @@ class MixtureLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x  # one cast for all readers
         y: Tensor = self.linear(x.flatten(0, -2))  # flat, so that the update can be added in place: a view would be copied in the backward
-        batch = current()
+        batch = current().of(x)
         if self.folded is not None and batch.tasks != (self.folded,):
             raise RuntimeError(f"the model is folded for task {self.folded!r} and was asked for {batch.tasks}: unfold() first")
         experts = self.roster.visible(batch.tasks)

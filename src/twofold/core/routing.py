@@ -86,6 +86,7 @@ class Batch:
         self.length_S = torch.tensor(self.lengths, device=self.device)
         self.segment_T = torch.arange(len(self.lengths), device=self.device).repeat_interleave(self.length_S, output_size=sum(self.lengths))
         self.routings: dict[str, Routing] = {}
+        self.tables: dict[str, Routing] = {}  # of what goes through layers beside the texts
         self.decided: dict[str, Any] = {}  # what `once` made, and what a router keeps for those of later layers
 
     def pool(self, x: Tensor) -> Tensor:
@@ -119,14 +120,19 @@ class Batch:
         The record holds real tokens only, in the order of a packed stream, also where the input is padded.
         """
         weight, level, score = self.once(key, lambda: Decision(*decide()))
-        kept = self._real if level == "token" else lambda each: each
-        states = self._real(z) if z is not None and torch.is_grad_enabled() else None
+        real: Callable[[Tensor], Tensor] = lambda x: x if self.mask_SL is None else x[self.mask_SL][None]  # noqa: E731
+        kept = real if level == "token" else lambda each: each
+        states = real(z) if z is not None and torch.is_grad_enabled() else None
         self.routings[layer] = Routing(layer, experts, self.tasks, kept(weight), level, None if score is None else kept(score), states)
         return self.spread(weight, level)
 
-    def _real(self, x: Tensor) -> Tensor:
-        own = self.mask_SL is not None and x.shape[:2] == self.mask_SL.shape  # a table of relative positions goes through a layer too
-        return x[self.mask_SL][None] if own else x
+    def of(self, x: Tensor) -> Batch:
+        """The batch of a layer's input: this one, or one of its own for the table of positions (1, T, D) that DeBERTa sends through."""
+        if self.mask_SL is None or x.shape[:2] == self.mask_SL.shape:
+            return self
+        table = Batch(self.tasks, x.shape[1:2], device=self.device)
+        table.routings = self.tables
+        return table
 
     def replay(self) -> Batch:
         """The batch as it stands now, for the recomputation of a checkpointed block: what the block itself decides is decided again."""

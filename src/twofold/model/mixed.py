@@ -45,8 +45,10 @@ class Segment(NamedTuple):
 
     @property
     def lane(self) -> Hashable:
-        """Segments of one lane may share a pass: the same weights, and attention in the same directions."""
-        return id(self.model), self.task in self.model.backbone.both_ways
+        """Segments of one lane may share a pass: the same weights, attention in the same directions, and one task where texts are padded,
+        as such a backbone may have tables that belong to no text."""
+        backbone = self.model.backbone
+        return id(self.model), self.task in backbone.both_ways, backbone.packed or self.task
 
 
 class Segments(NamedTuple):

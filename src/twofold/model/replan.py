@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from twofold.core.inject import LayerPlan, mixtures, unfold
+from twofold.core.inject import LayerPlan, mixtures
 from twofold.model.build import put_mixture
+from twofold.model.folding import unfold
 from twofold.model.state import load_state, state_of
 from twofold.model.unified import UnifiedModel
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from twofold.backbone.backbone import Backbone
 from twofold.backbone.tokens import TextTokens
-from twofold.core.inject import fold, unfold
 from twofold.core.routing import Routing
+from twofold.model.folding import fold, unfold
 from twofold.model.spec import ModelSpec
 from twofold.model.weights import mixture_parameters
 from twofold.tasks import Encoder, Packed, Task, kind_of, lists_of, task_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -22,17 +23,17 @@ def activation(kind: str, temperature: float, total: float | None) -> Activate:
     """
     if kind not in ("softmax", "sigmoid") or temperature <= 0:
         raise ValueError(f"activation {kind!r} at temperature {temperature}: use 'softmax' or 'sigmoid', above 0")
+    return functools.partial(_activate, kind=kind, temperature=temperature, total=total)
 
-    def activate(score: Tensor, mask: Tensor | None) -> Tensor:
-        score = score.float() / temperature
-        if mask is not None:
-            score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
-        weight = score.softmax(-1) if kind == "softmax" else F.normalize(score.sigmoid(), p=1, dim=-1)
-        if mask is None:
-            return weight * (score.shape[-1] if total is None else total)
-        return (weight * (mask.sum(-1, keepdim=True) if total is None else total)).masked_fill(~mask, 0.0)
 
-    return activate
+def _activate(score: Tensor, mask: Tensor | None, *, kind: str, temperature: float, total: float | None) -> Tensor:
+    score = score.float() / temperature
+    if mask is not None:
+        score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
+    weight = score.softmax(-1) if kind == "softmax" else F.normalize(score.sigmoid(), p=1, dim=-1)
+    if mask is None:
+        return weight * (score.shape[-1] if total is None else total)
+    return (weight * (mask.sum(-1, keepdim=True) if total is None else total)).masked_fill(~mask, 0.0)
 
 
 class ScoredRouter(Router):
@@ -51,6 +52,7 @@ class ScoredRouter(Router):
         pairs = [f"{task}>{name}" for task, names in roster.sees.items() for name in names if task_input]
         self.bias = nn.ParameterDict({name: torch.zeros(1) for name in (*roster.experts, *pairs)})
         self._kept: Kept[tuple[Tensor, Tensor]] = Kept()
+        self.register_load_state_dict_post_hook(self._kept.forget)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, z: Tensor, batch: Batch, experts: tuple[str, ...]) -> Decision:  # noqa: ARG002
         score = self.score(x, batch, experts)
@@ -89,5 +91,5 @@ class ScoredRouter(Router):
 
 def _places(batch: Batch) -> tuple[tuple[str, ...], Tensor]:
     """The different tasks of a pass, and which of them each segment is of."""
-    names = tuple(dict.fromkeys(batch.tasks))
+    names = tuple(sorted(set(batch.tasks)))
     return names, torch.tensor([names.index(task) for task in batch.tasks], device=batch.device)
