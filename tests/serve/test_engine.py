@@ -51,6 +51,24 @@ def test_a_search_holds_its_place_until_its_work_is_counted(engine: Engine) -> N
     assert seen == [500, 0] and not any(engine.queue.load.values())
 
 
+def test_a_search_that_was_admitted_is_answered_though_the_engine_closes_meanwhile(engine: Engine) -> None:
+    """Between its scores and what it asks for next, a search has nothing in the queue."""
+
+    def search(model: Blocking) -> str:
+        model.score([("a", "fox")])
+        engine.queue.close()
+        engine.worker.join(0.1)  # time to end, for a worker that thinks that nothing follows
+        return model.call(lambda: "answer", 7)
+
+    async def answered() -> str:
+        return await asyncio.wait_for(engine.search(500, search), 5)
+
+    assert asyncio.run(answered()) == "answer"
+    assert engine.close(5) and not engine.worker.alive
+    with pytest.raises(Closed):
+        asyncio.run(engine.search(500, search))
+
+
 def test_a_search_that_fails_gives_its_place_back(engine: Engine) -> None:
     def search(_: Blocking) -> None:
         raise ValueError("ask better")

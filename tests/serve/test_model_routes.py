@@ -12,8 +12,10 @@ import pytest
 
 from tests.serve.conftest import DOCUMENTS, TEXTS, served
 from tests.tiny_trial import tiny_unified
+from twofold.model.state import fingerprint, sha256_of
 from twofold.model.system import System
 from twofold.model.unified import UnifiedModel
+from twofold.serve.opening import systems_of
 from twofold.serve.service import Loaded, Service
 
 QUERY = "what is red"
@@ -99,6 +101,21 @@ def test_models_are_listed_and_others_are_not_found(client: httpx2.Client, model
     refused = client.post("/v1/embeddings", json={"input": "a", "model": "gpt-5"})
     assert refused.status_code == 404 and refused.json()["error"]["code"] == "model_not_found"
     assert "tiny" in refused.json()["error"]["message"]
+
+
+def test_listing_the_models_reads_no_weights(model: UnifiedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their fingerprints are those of the opening: hundreds of megabytes are not hashed while everybody waits."""
+    tasks: dict[str, Any] = {"retrieve:legal": {}, "rerank:legal": {}}
+    domains = tiny_unified(model.spec.backbone, **tasks).eval()
+    wanted = {"tiny": fingerprint(domains, "retrieve"), "tiny:legal": fingerprint(domains, "retrieve:legal")}
+    read: list[int] = []
+    monkeypatch.setattr("twofold.model.state.sha256_of", lambda tensors: (read.append(len(tensors)), sha256_of(tensors))[1])
+    with served(Loaded(systems_of(System.of(domains)))) as (_, client):
+        assert read
+        read.clear()
+        for _ in range(2):
+            assert {card["id"]: card["fingerprint"] for card in client.get("/v1/models").json()["data"]} == wanted
+    assert not read and len(set(wanted.values())) == 2
 
 
 def test_long_lists_are_split_inside(client: httpx2.Client, model: UnifiedModel, service: Service) -> None:

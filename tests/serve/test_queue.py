@@ -176,6 +176,53 @@ def test_a_closed_queue_finishes_what_it_has() -> None:
     assert future.done() and queue.drained(0) and queue.take() is None
 
 
+def test_a_place_outlives_its_estimate_and_a_closed_queue_takes_what_comes_from_it() -> None:
+    queue = Queue(steady())
+    with queue.admitted(5000, "interactive") as counted:
+        counted(), counted()
+        assert queue.load == {"interactive": 0, "bulk": 0}
+        with queue.admitted(5000, "interactive"):  # nothing is ahead: the place of a search that goes on counts as no work
+            pass
+        queue.close()
+        assert not queue.drained(0.01)
+        future = queue.put([Work(10)], "interactive")
+        assert done(queue) == [("interactive", 10)] and future.result(0) == [20]
+    assert queue.load == {"interactive": 0, "bulk": 0} and queue.drained(0) and queue.take() is None
+
+
+def test_the_worker_waits_for_who_was_admitted_before_the_end() -> None:
+    queue = Queue(steady())
+    taken: list[Portion | None] = []
+    worker = threading.Thread(target=lambda: taken.append(queue.take()))
+    with queue.admitted(10, "interactive") as counted:
+        counted()
+        queue.close()
+        worker.start()
+        worker.join(0.05)
+        assert worker.is_alive()
+    worker.join(5)
+    assert taken == [None]
+
+
+def test_nothing_can_be_put_that_nobody_would_take() -> None:
+    queue = Queue(steady())
+    queue.close()
+    assert queue.take() is None
+    with pytest.raises(Closed):
+        queue.put([Work(10)], "interactive")
+    assert queue.load == {"interactive": 0, "bulk": 0} and queue.put([], "bulk").result(0) == []
+
+
+def test_who_was_admitted_can_put_nothing_once_all_is_abandoned() -> None:
+    queue = Queue(steady())
+    with queue.admitted(10, "interactive"):
+        queue.close()
+        queue.abandon()
+        with pytest.raises(Closed):
+            queue.put([Work(10)], "interactive")
+    assert queue.drained(0) and queue.take() is None
+
+
 def test_what_is_abandoned_is_told() -> None:
     queue = Queue(steady())
     under_way, waiting = queue.put([Work(500)], "interactive"), queue.put([Work(500)] * 3, "bulk")

@@ -8,11 +8,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.serve.conftest import served
 from twofold.model.system import System
 from twofold.search.pipeline import Pipeline
 from twofold.search.reader import Reader
+from twofold.serve.engine import Blocking
 from twofold.serve.library import Library
-from twofold.serve.service import Service
+from twofold.serve.service import Loaded, Service
 
 QUERY = "what is a lazy dog"
 
@@ -102,3 +104,24 @@ def test_a_search_that_would_wait_too_long_is_refused(searched: tuple[Service, h
         answer = client.post("/v1/search", json={"query": QUERY})
     assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
     assert client.post("/v1/search", json={"query": QUERY}).status_code == 200 and not any(queue.load.values())
+
+
+@pytest.mark.parametrize(("path", "body"), [("/v1/answer", {"question": QUERY}), ("/v1/search", {"query": QUERY, "explain": True})])
+def test_told_to_stop_amid_a_search_the_server_finishes_it(
+    path: str, body: dict[str, Any], reading: System, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer and the routing are asked of the model after the scores, when the server takes nothing new any more."""
+    scored = Blocking.score
+    with served(Loaded({"": reading}, library)) as (service, client):
+
+        def and_then_told(model: Blocking, pairs: Any) -> Any:
+            found = scored(model, pairs)
+            service.drain()
+            service.engine.worker.join(0.1)  # time to end, for a worker that thinks that nothing follows
+            return found
+
+        monkeypatch.setattr(Blocking, "score", and_then_told)
+        answer = client.post(path, json=body, timeout=10)
+        assert answer.status_code == 200 and answer.json()["hits"]
+        assert client.post(path, json=body).json()["error"]["code"] == "draining"
+        assert service.close(5)

@@ -123,9 +123,9 @@ class Engine:
         `tokens`: about what it will cost, which is held back for it. Raises as `embed`, and what `search` raises.
         """
         priority: Priority = "bulk" if tokens > BULK_TOKENS else "interactive"
-        place = ExitStack()
-        place.enter_context(self.queue.admitted(tokens, priority))
-        blocking = Blocking(self.queue, self.systems[variant], priority, place)
+        place = ExitStack()  # kept to the end of the search: what it asks for after its scores is answered by a closing server, too
+        counted = place.enter_context(self.queue.admitted(tokens, priority))
+        blocking = Blocking(self.queue, self.systems[variant], priority, counted)
 
         def searched() -> list[T]:
             with place:
@@ -172,8 +172,8 @@ class Engine:
 class Blocking:
     """One search's share of the model: `encode_query` and `score` wait for the queue; admission was before."""
 
-    def __init__(self, queue: Queue, system: System, priority: Priority, place: ExitStack) -> None:
-        self.queue, self.system, self.priority, self._place = queue, system, priority, place
+    def __init__(self, queue: Queue, system: System, priority: Priority, counted: Callable[[], None]) -> None:
+        self.queue, self.system, self.priority, self._counted = queue, system, priority, counted
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, D)."""
@@ -184,7 +184,7 @@ class Blocking:
         if self.system.reads_lists:
             return np.asarray(self.call(lambda: self.system.score(pairs), sum(len(d) for _, d in pairs) // CHARACTERS_PER_TOKEN))
         future = self.queue.put(mixed.pairs(self.system, pairs).rows, self.priority)
-        self._place.close()  # from here on the real work is counted
+        self._counted()  # the work itself is in the queue now
         return np.array(future.result(), dtype=np.float32).reshape(-1)
 
     def call(self, function: Callable[[], T], tokens: int) -> T:

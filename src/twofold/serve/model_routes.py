@@ -13,15 +13,12 @@ from fastapi import APIRouter, Header, Request, Response
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from twofold.model.state import fingerprint
-from twofold.model.system import System
 from twofold.serve import schemas
 from twofold.serve.engine import Asking, Done
 from twofold.serve.refusals import Refusal
 from twofold.serve.relevance import relevance
 from twofold.serve.service import Service
 from twofold.serve.waiting import attentive
-from twofold.tasks import task_name
 
 LONG = 50_000
 """Numbers of an answer that is written in a thread, not on the event loop."""
@@ -37,8 +34,8 @@ def model_routes(service: Service) -> APIRouter:
     @router.get("/v1/models", response_model=schemas.ModelList)
     async def models() -> Response:
         """What clients may name as `model`."""
-        named = zip(service.names(), service.engine.systems.values(), strict=True)
-        return await _written({"object": "list", "data": [_card(name, system, service) for name, system in named]})
+        named = zip(service.names(), service.engine.systems, strict=True)
+        return await _written({"object": "list", "data": [_card(name, variant, service) for name, variant in named]})
 
     return router
 
@@ -111,7 +108,8 @@ def _usage(done: Done) -> dict[str, int]:
     return {"prompt_tokens": done.tokens, "total_tokens": done.tokens, "truncated": done.truncated}
 
 
-def _card(name: str, system: System, service: Service) -> dict[str, Any]:
+def _card(name: str, variant: str, service: Service) -> dict[str, Any]:
+    system = service.engine.systems[variant]
     embedder, reranker = system.embedder, system.reranker
     return schemas.ModelCard(
         id=name,
@@ -120,7 +118,7 @@ def _card(name: str, system: System, service: Service) -> dict[str, Any]:
         dimensions=embedder.width,
         max_length=embedder.tokens.max_length,
         pair_length=reranker.tokens.pair_length,
-        fingerprint=fingerprint(embedder, task_name("retrieve", system.variant)),
+        fingerprint=service.fingerprints[variant],
         passages=service.library.store.count() if service.has_library and service.library.system.variant == system.variant else None,
     ).model_dump()
 

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,6 +88,9 @@ class Queue:
         self.load: dict[Priority, float] = {"interactive": 0, "bulk": 0}
         """Tokens that were admitted and not settled yet, by priority."""
         self.open = True
+        self._places = 0
+        """How many were admitted and may still put something."""
+        self._abandoned = False
         self._tickets: dict[Priority, deque[Ticket]] = {"interactive": deque(), "bulk": deque()}
         self._since_bulk = 0
         self._ready = threading.Condition()
@@ -108,11 +111,20 @@ class Queue:
         return self.pace.seconds(ahead, math.ceil(ahead / self.budget))
 
     @contextmanager
-    def admitted(self, tokens: int, priority: Priority) -> Iterator[None]:
-        """Holds a place for work of about so many tokens, from before it is made until it is put. An empty queue takes all.
+    def admitted(self, tokens: int, priority: Priority) -> Iterator[Callable[[], None]]:
+        """Holds a place for work of about so many tokens, from before it is made until all of it is put. An empty queue takes all.
 
-        Raises Overloaded and Closed.
+        Gives a function that takes the estimate back, for whoever has put most of the work and may put more: the place itself stays, and
+        until its end a closed queue takes what comes from it. Raises Overloaded and Closed.
         """
+        held = tokens
+
+        def counted() -> None:
+            nonlocal held
+            with self._ready:
+                self.load[priority], held = self.load[priority] - held, 0
+                self._ready.notify_all()
+
         with self._ready:
             if not self.open:
                 raise Closed
@@ -120,20 +132,26 @@ class Queue:
             if self.load[priority] and wait > self.limits[priority]:
                 raise Overloaded(max(1, math.ceil(wait - self.limits[priority])))
             self.load[priority] += tokens
+            self._places += 1
         try:
-            yield
+            yield counted
         finally:
             with self._ready:
-                self.load[priority] -= tokens
-                self._ready.notify_all()
+                self._places -= 1
+                counted()
 
     def put(self, pieces: Sequence[Piece], priority: Priority) -> Future[list[Any]]:
-        """The pieces' outputs, in order, once they are there. What is not cancelled before its turn is done."""
+        """The pieces' outputs, in order, once they are there. What is not cancelled before its turn is done.
+
+        Raises Closed where nobody would take them: the queue is shut and empty, or was abandoned.
+        """
         ticket = Ticket(priority, pieces)
         if not pieces:
             ticket.future.set_result([])
             return ticket.future
         with self._ready:
+            if self._abandoned or self._over:
+                raise Closed
             self.load[priority] += sum(piece.tokens for piece in pieces)
             ticket.estimate = self.wait(0, priority)
             self._tickets[priority].append(ticket)
@@ -150,7 +168,7 @@ class Queue:
                         waiting.popleft()
                 if any(self._tickets.values()):
                     return self._portion()
-                if not self.open and not any(self.load.values()):
+                if self._over:
                     return None
                 self._ready.wait()
 
@@ -182,17 +200,28 @@ class Queue:
         """Waits until nothing is admitted and unsettled any more. Whether it came to that in time."""
         end = time.monotonic() + seconds
         with self._ready:
-            while any(self.load.values()) and time.monotonic() < end:
+            while self._busy and time.monotonic() < end:
                 self._ready.wait(max(0.0, end - time.monotonic()))
-            return not any(self.load.values())
+            return not self._busy
 
     def abandon(self) -> None:
-        """What waits is not done any more: its clients are told that the server closes."""
+        """What waits, or is put from now on, is not done any more: its clients are told that the server closes."""
         with self._ready:
+            self._abandoned = True
             tickets = [ticket for waiting in self._tickets.values() for ticket in waiting if ticket.waiting]
         for ticket in tickets:
             self._forget(ticket)
             _finish(ticket.future, error=Closed())
+
+    @property
+    def _busy(self) -> bool:
+        """Whether there is work, or somebody who may put some."""
+        return self._places > 0 or any(self.load.values())
+
+    @property
+    def _over(self) -> bool:
+        """Whether nothing comes any more."""
+        return not self.open and not self._busy
 
     def _forget(self, ticket: Ticket) -> None:
         """What is left of a ticket is not done."""

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from twofold.model.state import fingerprint
 from twofold.model.system import System
 from twofold.serve.engine import Engine
 from twofold.serve.library import Library
 from twofold.serve.metrics import Metrics
 from twofold.serve.refusals import Refusal
+from twofold.tasks import task_name
 
 log = logging.getLogger(__name__)
 Status: TypeAlias = Literal["ok", "loading", "draining", "failed"]
@@ -34,6 +36,8 @@ class Service:
         self.name, self.max_wait, self.max_bulk_wait = name, max_wait, max_bulk_wait
         self.status: Status = "loading"
         self.created = int(time.time())
+        self.fingerprints: dict[str, str] = {}
+        """Of what makes each system's vectors; all weights are read for it, so they are made once."""
         self.metrics = Metrics()
         self.metrics.watch(lambda: self._engine.queue.load if self._engine else {}, lambda: self.why_not() is None)
         self._engine: Engine | None = None
@@ -75,6 +79,9 @@ class Service:
 
     def open(self, loaded: Loaded) -> None:
         """Takes work from now on, after a few passes that tell how fast this machine is."""
+        self.fingerprints = {
+            name: fingerprint(system.embedder, task_name("retrieve", system.variant)) for name, system in loaded.systems.items()
+        }
         engine = Engine(dict(loaded.systems), max_wait=self.max_wait, max_bulk_wait=self.max_bulk_wait, watch=self.metrics.saw_pass)
         engine.warm()
         self._engine, self._library = engine, loaded.library
