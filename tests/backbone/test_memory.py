@@ -17,6 +17,7 @@ from twofold.backbone.load import load_model
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert memory.keep_freed_memory() is False
+    memory.give_back()
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +27,7 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", refuse)
     assert memory.keep_freed_memory() is False
+    memory.give_back()
 
 
 def test_glibc_is_told_both_settings(monkeypatch: pytest.MonkeyPatch) -> None:

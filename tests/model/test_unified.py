@@ -132,6 +132,17 @@ def test_every_parameter_is_in_one_group(make_model: MakeModel) -> None:
     assert sum(len(members) for members in groups.values()) == len(list(model.parameters()))
 
 
+def test_freed_memory_is_given_back_after_each_window_of_long_work(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(unified, "give_back", lambda: given.append(None))
+    monkeypatch.setattr(unified, "WINDOW", 2)
+    model = make_model()
+    model.encode(TEXTS)
+    assert len(given) == 3
+    model.encode(TEXTS[:2])
+    assert len(given) == 3
+
+
 def test_a_model_goes_through_pickle(make_model: MakeModel) -> None:
     """As to a process that was spawned: what is kept stays behind."""
     model = make_model()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from twofold.backbone.backbone import Backbone
+from twofold.backbone.memory import give_back
 from twofold.backbone.tokens import TextTokens
 from twofold.core.routing import Routing
 from twofold.model.folding import fold, unfold
@@ -233,6 +234,8 @@ class UnifiedModel(nn.Module):
                     packed = pack(items[start : start + WINDOW])
                     self.truncated[what] += packed.truncated
                     yield packed
+                    if len(items) > WINDOW:
+                        give_back()
                     if progress is not None:
                         progress(min(start + WINDOW, len(items)), len(items))
         finally:
