@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,12 @@ import pytest
 from tests.conftest import ROOT
 from tests.study.conftest import MakeStore
 from twofold import toml
+from twofold.config import TrialConfig
 from twofold.errors import TrainingInterrupted
 from twofold.study.grid import Cell, cells
 from twofold.study.locks import held
 from twofold.study.store import Store
+from twofold.study.trials import Trials
 from twofold.study.work import TIMING, Worker
 
 
@@ -80,8 +84,10 @@ def test_a_model_of_a_study_that_saved_less_often_is_used(store: MakeStore, tmp_
     other = store(study={"keep": True, "seeds": [0], "name": "other"}, base={"checkpoint": {"every": 3, "keep": 2}})
     said: list[str] = []
     worker = Worker(other, tmp_path / "trials", ("*/mean/*",), said.append)
-    worker.run()
-    assert any("is there already" in line for line in said) and not any("training unified" in line for line in said)
+    assert worker.run().cells_done == 1 and not any("training unified" in line for line in said)
+    with ExitStack() as locks:
+        trained = worker.train(other.resolved(Cell("made", "bert", "moe", 0)), locks)  # type: ignore[arg-type]
+    assert trained.seconds == 0 and "is there already" in said[-1]
 
 
 def test_what_another_process_holds_is_left_to_it(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +109,48 @@ def test_what_another_process_holds_is_left_to_it(store: MakeStore, tmp_path: Pa
         assert first not in done
     thread.join(timeout=20)
     assert done[0] == second and sorted(done[:2], key=str) == sorted([first, second], key=str) and len(done) == 3
+
+
+def test_arms_that_start_from_one_model_are_trained_at_the_same_time(
+    store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits in its training for the other to come there, and meanwhile nobody can have the model that they start from alone.
+
+    Both find that this model is not there yet, so that one of them has to train it for both.
+    """
+    both, trained, looked, stays = threading.Barrier(2, timeout=20), list[Path](), set[int](), Trials.stays
+
+    def look(self: Trials, key: str, locks: ExitStack) -> bool:
+        found = stays(self, key, locks)
+        if threading.get_ident() not in looked:
+            looked.add(threading.get_ident())
+            both.wait()
+        return found
+
+    def run_trial(config: TrialConfig, folder: Path, **_: object) -> object:
+        if not (folder / "model").is_dir():
+            trained.append(folder)
+        if config.start:
+            assert Path(config.start).is_dir()
+            both.wait()
+            with held(Path(config.start).parents[1] / f".{Path(config.start).parent.name}.lock") as alone:
+                assert not alone
+            both.wait()
+        (folder / "model").mkdir(parents=True, exist_ok=True)
+        return object()
+
+    monkeypatch.setattr("twofold.study.work.run_trial", run_trial)
+    monkeypatch.setattr(Trials, "stays", look)
+    twins = {rule: {"what": rule, "method": {"name": "twin", "options": {"rule": rule}}, "start": "moe"} for rule in ("hard", "permuted")}
+    mine = store(sweep={"lr": []}, arms=twins)
+
+    def train(arm: str) -> Path:
+        with ExitStack() as locks:
+            return Worker(mine, tmp_path / "trials").train(Cell("made", "bert", arm, 0), locks).folder
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(train, twins))
+    assert set(trained[1:]) == set(found) and len(trained) == 3
 
 
 def test_no_cell_is_begun_that_would_be_cut_off(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

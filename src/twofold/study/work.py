@@ -28,6 +28,7 @@ from twofold.study.locks import held
 from twofold.study.probing import look, wanted
 from twofold.study.progress import Progress, progress_of
 from twofold.study.store import Store
+from twofold.study.trials import Trials
 from twofold.tasks import variant_of
 from twofold.train.dev import DevSets
 from twofold.train.loop import Progress as Step
@@ -54,7 +55,7 @@ class Worker:
     """One process at work on a study. Several of them, on one machine or on several with one file system, share it cell by cell."""
 
     def __init__(self, store: Store, trials: Path, only: tuple[str, ...] = (), say: Say = lambda _: None) -> None:
-        self.store, self.study, self.trials, self.only, self.say = store, store.study, trials, only, say
+        self.store, self.study, self.trials, self.only, self.say = store, store.study, Trials(trials), only, say
         self.missing: set[str] = set()
         self.failed: dict[str, str] = {}
         """Label → error of the jobs that this process could not do. It leaves them, and does what does not need them."""
@@ -174,11 +175,23 @@ class Worker:
         return content
 
     def train(self, cell: Cell, locks: ExitStack) -> Trained:
-        """The cell's trained system, and before it the one that it starts from; what is there is opened, what was cut off goes on."""
-        source = self.store.start_of(cell)
-        start = None if source is None else str(self.train(source, locks).folder / "model")
-        folder = self.trials / self.store.trial_key(cell)
-        locks.enter_context(held(self.trials / f".{folder.name}.lock", wait=True))
+        """The cell's trained system, and before it the one that it starts from; what is there is opened, what was cut off goes on.
+
+        Both stay until `locks` are let go of; others may use them meanwhile.
+        """
+        source, key, trained = self.store.start_of(cell), self.store.trial_key(cell), None
+        if source is not None and not self.trials.stays(self.store.trial_key(source), locks):
+            self.train(source, locks)
+        while not self.trials.stays(key, locks):
+            with held(self.trials.lock(key)) as alone:  # without waiting: whoever has trained it by then may use it for hours
+                if alone:
+                    trained = self._trained(cell)
+        return trained or self._trained(cell)
+
+    def _trained(self, cell: Cell) -> Trained:
+        """The cell's trial, done or opened. The caller holds its lock, and that of the trial that it starts from."""
+        source, folder = self.store.start_of(cell), self.trials.folder(self.store.trial_key(cell))
+        start = None if source is None else str(self.trials.model(self.store.trial_key(source)))
         config, spec = _as_begun(self.store.config(cell, start), folder), self.study.data[cell.data]
         there, begun = (folder / "model").is_dir(), time.monotonic()
         last: dict[str, Step] = {}
@@ -211,12 +224,12 @@ class Worker:
                     open_ = self.store.chosen(each) is None if job.sweeping else pending
                     (needed if open_ else done).add(self.store.trial_key(ready))
         for key in needed | done:
-            with held(self.trials / f".{key}.lock") as mine:
-                if mine and (self.trials / key / "model").is_dir():
+            with held(self.trials.lock(key)) as mine:
+                if mine and self.trials.model(key).is_dir():
                     if not self.study.study.checkpoints:
-                        shutil.rmtree(self.trials / key / "members", ignore_errors=True)
+                        shutil.rmtree(self.trials.folder(key) / "members", ignore_errors=True)
                     if key not in needed:
-                        shutil.rmtree(self.trials / key)
+                        shutil.rmtree(self.trials.folder(key))
 
     def _ready(self, job: Cell) -> Cell | None:
         """The job with its learning rate, if everything that its key depends on is known."""
