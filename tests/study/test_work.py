@@ -74,7 +74,33 @@ def test_kept_models_stay_and_what_lost_the_sweep_goes(store: MakeStore, tmp_pat
     kept = store(study={"keep": True, "seeds": [0]})
     Worker(kept, tmp_path / "trials", ("*/moe/*",)).run()
     (trial,) = [path for path in (tmp_path / "trials").iterdir() if path.is_dir()]
-    assert {path.name for path in trial.iterdir()} == {"config.toml", "model", TIMING}
+    assert {path.name for path in trial.iterdir()} == {"config.toml", "model", TIMING, ".model-kept-by-tiny"}
+
+
+def test_what_one_study_keeps_another_leaves_alone(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_trial(config: TrialConfig, folder: Path, **_: object) -> object:
+        for part in ("model", "members"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        return object()
+
+    def parts() -> set[str]:
+        return {path.name for path in (tmp_path / "trials").glob("*/m*")}
+
+    monkeypatch.setattr("twofold.study.work.run_trial", run_trial)
+    flags = {"first": (True, True), "second": (False, False), "third": (True, False)}
+    workers = {}
+    for name, (keep, checkpoints) in flags.items():
+        mine = store(name, study={"name": name, "keep": keep, "checkpoints": checkpoints}, sweep={"lr": []})
+        workers[name] = Worker(mine, tmp_path / "trials")
+        with ExitStack() as locks:
+            workers[name].train(Cell("made", "bert", "one", 0), locks)
+    mine.put(Cell("made", "bert", "one", 0), {"criterion": 0.5})  # which is done for all
+    for name in ("second", "third", "first"):
+        workers[name].tidy()
+        assert parts() == {"model", "members"}
+    for name, left in (("first", {"model"}), ("third", set())):
+        Worker(store(name, study={"name": name}, sweep={"lr": []}), tmp_path / "trials").tidy()  # as if its file said so now
+        assert parts() == left
 
 
 def test_a_model_of_a_study_that_saved_less_often_is_used(store: MakeStore, tmp_path: Path) -> None:

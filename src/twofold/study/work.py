@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -55,7 +54,8 @@ class Worker:
     """One process at work on a study. Several of them, on one machine or on several with one file system, share it cell by cell."""
 
     def __init__(self, store: Store, trials: Path, only: tuple[str, ...] = (), say: Say = lambda _: None) -> None:
-        self.store, self.study, self.trials, self.only, self.say = store, store.study, Trials(trials), only, say
+        self.store, self.study, self.only, self.say = store, store.study, only, say
+        self.trials = Trials(trials, self.study.study.name, self.study.study.checkpoints)
         self.missing: set[str] = set()
         self.failed: dict[str, str] = {}
         """Label → error of the jobs that this process could not do. It leaves them, and does what does not need them."""
@@ -185,6 +185,7 @@ class Worker:
         while not self.trials.stays(key, locks):
             with held(self.trials.lock(key)) as alone:  # without waiting: whoever has trained it by then may use it for hours
                 if alone:
+                    self.trials.keep(key)
                     trained = self._trained(cell)
         return trained or self._trained(cell)
 
@@ -210,7 +211,7 @@ class Worker:
         return Trained(system, folder, 0.0 if there else time.monotonic() - begun)
 
     def tidy(self) -> None:
-        """Removes checkpoints of done trials, and trials that nothing needs: what lost a sweep, and cells' unless the study keeps them."""
+        """Removes trials that no study needs: what lost a sweep, and cells' unless the study keeps them; and checkpoints of done trials."""
         done: set[str] = set()
         needed: set[str] = set()
         probing = {one.cell for one in wanted(self.store) if not one.path.is_file()}
@@ -224,12 +225,7 @@ class Worker:
                     open_ = self.store.chosen(each) is None if job.sweeping else pending
                     (needed if open_ else done).add(self.store.trial_key(ready))
         for key in needed | done:
-            with held(self.trials.lock(key)) as mine:
-                if mine and self.trials.model(key).is_dir():
-                    if not self.study.study.checkpoints:
-                        shutil.rmtree(self.trials.folder(key) / "members", ignore_errors=True)
-                    if key not in needed:
-                        shutil.rmtree(self.trials.folder(key))
+            self.trials.tidy(key, key in needed)
 
     def _ready(self, job: Cell) -> Cell | None:
         """The job with its learning rate, if everything that its key depends on is known."""
