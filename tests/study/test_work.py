@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.conftest import ROOT
 from tests.study.conftest import MakeStore
 from twofold import toml
 from twofold.config import TrialConfig
-from twofold.errors import TrainingInterrupted
+from twofold.errors import ConfigError, TrainingInterrupted
 from twofold.study.grid import Cell, cells
 from twofold.study.locks import held
 from twofold.study.store import Store
@@ -187,6 +188,26 @@ def test_no_cell_is_begun_that_would_be_cut_off(store: MakeStore, tmp_path: Path
     progress = worker.run(minutes=1.0)
     assert (progress.sweeps_done, progress.cells_done) == (1, 0)
     assert progress.seconds == pytest.approx(120 + 20) and "at least 2 minutes" in str(progress)
+
+
+def test_a_sweep_that_nothing_could_decide_is_refused_before_it_costs_anything(
+    made: tuple[Path, Path], store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data without a dev split, and with one training query, too few to take one from. One rate alone, or no sweep, needs none."""
+    blind, took = shutil.copytree(made[1], tmp_path / "blind"), {"train": 1.0, "measure": 1.0}
+    (blind / "qrels" / "dev.tsv").unlink()
+    train = blind / "qrels" / "train.tsv"
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:2]))
+    monkeypatch.setattr(Worker, "do", lambda self, cell: self.store.put(cell, {"criterion": None, "seconds": took}))
+    changes = {"study": {"seeds": [0]}, "data": {"made": {"train": [str(blind)]}}}
+    worker = Worker(store(**changes), tmp_path / "trials", ("*/mean/*",))
+    said = r"data 'made': .*/blind has no dev split that measures retrieve, rerank, .* of arm 'moe': add one, or say sweep = false"
+    with pytest.raises(ConfigError, match=said):
+        worker.run()
+    assert not worker.store.folder.exists()
+    arms = {arm: {"sweep": False} for arm in ("one", "alone", "moe")}
+    for name, more in (("single", {"sweep": {"lr": [1e-3]}}), ("none", {"arms": arms})):
+        assert Worker(store(f"{name}/tiny", **changes, **more), tmp_path / "trials").run().cells_done == 4
 
 
 def test_a_job_that_fails_is_told_and_ends_nothing_else(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,8 +61,13 @@ class Worker:
         """Label → error of the jobs that this process could not do. It leaves them, and does what does not need them."""
 
     def run(self, minutes: float | None = None) -> Progress:
-        """Works until every cell is done or has failed, or none is left that would end within `minutes` by the longest of its kind."""
+        """Works until every cell is done or has failed, or none is left that would end within `minutes` by the longest of its kind.
+
+        Raises ConfigError, before anything is trained, for a sweep that nothing could decide.
+        """
         begun = time.monotonic()
+        for each in {each: None for cell in cells(self.study, self.only) if self._has(cell) for each in self._with_starts(cell)}:
+            self.store.check_sweep(each)
         while True:
             done = waiting = False
             for cell in self.todo():
