@@ -37,6 +37,17 @@ def test_indexing_again_does_nothing_and_says_so(made: Path, documents: Path) ->
     assert found["skipped"] == {"not UTF-8": 1} and found["complaints"][0].startswith(f"{documents / 'broken.txt'}:2:")
 
 
+def test_what_stays_though_it_cannot_be_read_is_told(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    path.write_text("".join(f'{{"_id": "{name}", "text": "a fox"}}\n' for name in "abc"))
+    command = ("index", path, "--to", tmp_path / "index", "--model", model, "--store", "exact")
+    assert "kept" not in run(*command).stdout
+    path.write_text('{"_id": "a", "text": 1}\n{"_id": "b", "text": ""}\n{"_id"\n')
+    said = run(*command).stdout
+    assert "1 deleted" in said and "kept: 1 documents that cannot be read any more, with their old text" in said
+    assert "kept: 1 documents that are not there any more" in said
+
+
 def search(*arguments: object) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(run("search", *arguments, "--json").stdout)
     return found

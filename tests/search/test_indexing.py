@@ -82,7 +82,36 @@ def test_a_file_that_became_unreadable_keeps_its_passages(run: Run, index: Index
     (folder / "dog.txt").write_bytes(b"\xff\xfe not text")
     report = run()
     assert report.skipped.lines == [f"{folder / 'dog.txt'}:1: not UTF-8: byte 0xff"] and report.deleted == 0
-    assert "dog.txt" in index.store.documents()
+    assert "dog.txt" in index.store.documents() and (report.kept, report.missing) == (1, 0)
+
+
+@pytest.mark.parametrize("content", ["", " \n"])
+def test_an_emptied_file_loses_its_passages(run: Run, index: Index, reader: Reader, folder: Path, content: str) -> None:
+    """Redacted, it is not to be found or cited any more; also where it is all that there is."""
+    run()
+    (folder / "dog.txt").write_text(content)
+    report = run()
+    assert (report.unchanged, report.deleted, report.kept) == (1, 1, 0) and report.skipped.counts["empty text"] == 1
+    assert not index.pipeline(reader).search("lazy", 1, mode="lexical", rerank=False).hits
+    assert run().deleted == 0
+    (folder / "notes" / "fox.md").write_text(content)
+    assert run().deleted == 1 and index.store.count() == 0
+
+
+def test_an_emptied_line_loses_its_passages_whatever_else_cannot_be_read(run: Run, index: Index, tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    path.write_text("".join(f'{{"_id": "{name}", "text": "a fox"}}\n' for name in "abcd"))
+    run(path, prefix="p/")
+    lines = [
+        '{"_id": "a", "text": ""}',
+        '{"_id": "a", "text": "again"}',
+        '{"_id": "b", "text": "\\u0000"}',
+        '{"_id": "c", "text": "a cat"}',
+    ]
+    path.write_text("\n".join([*lines, '{"_id": "c", "text": ""}', '{"_id"']))
+    report = run(path, prefix="p/")
+    assert (report.changed, report.deleted, report.kept, report.missing) == (1, 1, 2, 1)  # kept: b cannot be read, d may be the last line
+    assert set(index.store.documents()) == {"p/b", "p/c", "p/d"}
 
 
 def test_a_line_that_cannot_be_read_may_be_a_document_that_is_there(run: Run, index: Index, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from twofold.data.splits import lot
 from twofold.errors import CheckpointError, ConfigError
 from twofold.search.index import Index, Settings
 from twofold.search.indexing import bring_up_to_date
@@ -26,7 +27,7 @@ from twofold.search.stores.exact import ExactStore
 def lines(tmp_path: Path) -> Path:
     path = tmp_path / "list.jsonl"
     rows = [{"_id": f"d{n}", "title": "Fox", "text": f"The fox {n} runs. " * (1 + n % 3)} for n in range(12)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"_id": "bad"}\n')
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"_id": "ba\n')
     return path
 
 
@@ -112,6 +113,30 @@ def test_what_vanished_from_the_shards_goes_unless_bad_lines_may_be_it(lines: Pa
     lines.write_text("".join(rows[1:-1]))
     make(lines, reader, tmp_path / "c", range(2), 2)
     assert merge_shards(index, tmp_path / "c").deleted == 1 and len(index.store.documents()) == 11
+
+
+def test_what_was_emptied_goes_from_an_index_of_shards_too(lines: Path, reader: Reader, tmp_path: Path) -> None:
+    make(lines, reader, tmp_path / "a")
+    index = open_for(tmp_path / "a", tmp_path / "index", "exact")
+    merge_shards(index, tmp_path / "a")
+    rows = lines.read_text().splitlines(keepends=True)
+    lines.write_text("".join(['{"_id": "d0", "text": ""}\n', '{"_id": "d1", "text": 1}\n', *rows[2:]]))
+    make(lines, reader, tmp_path / "b", range(2), 2)
+    report = merge_shards(index, tmp_path / "b")
+    assert (report.deleted, report.kept) == (1, 1) and "d0" not in index.store.documents() and "d1" in index.store.documents()
+
+
+def test_shards_of_a_list_that_changed_between_them_lose_nothing(lines: Path, reader: Reader, tmp_path: Path) -> None:
+    """One was made while a document of another was empty."""
+    rows = lines.read_text().splitlines(keepends=True)
+    lines.write_text("".join(['{"_id": "d0", "text": ""}\n', *rows[1:]]))
+    own = int(lot("d0"), 16) % 2
+    make(lines, reader, tmp_path / "a", [1 - own], 2)
+    lines.write_text("".join(rows))
+    make(lines, reader, tmp_path / "a", [own], 2)
+    index = open_for(tmp_path / "a", tmp_path / "index", "exact")
+    assert merge_shards(index, tmp_path / "a").added == 12 and merge_shards(index, tmp_path / "a").unchanged == 12
+    assert "d0" in index.store.documents()
 
 
 def test_shards_are_counted_from_zero() -> None:

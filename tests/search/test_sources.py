@@ -89,7 +89,8 @@ def test_bad_lines_are_named_with_their_number_and_the_rest_is_read(tmp_path: Pa
     assert list(items(origin)) == ["b"]
     starts = [line.split(": ")[0] for line in origin.skipped.lines]
     assert starts == [f"{path}:{n}" for n in (1, 3, 4, 5, 6, 7)]
-    assert sum(origin.skipped.counts.values()) == 6 and origin.skipped.unnamed == 5
+    assert sum(origin.skipped.counts.values()) == 6 and origin.skipped.unnamed == 2
+    assert origin.skipped.unread == {"c", "d", "e"} and not origin.skipped.emptied
 
 
 def test_a_list_in_a_folder_is_what_the_folder_holds(folder: Path) -> None:

@@ -30,6 +30,18 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         assert again
 
 
+def test_several_may_share_and_keep_out_who_wants_it_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with held(path, shared=True) as first:
+        with held(path, shared=True) as second, held(path) as alone:
+            assert first and second and not alone
+        with held(path) as alone:
+            assert not alone and owner(path)["pid"] == os.getpid()  # type: ignore[index]
+    assert owner(path) is None
+    with held(path) as alone, held(path, shared=True) as late:
+        assert alone and not late
+
+
 def test_a_killed_owner_lets_go(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

@@ -61,3 +61,18 @@ def test_labelled_texts_are_taken_whole(tmp_path: Path) -> None:
     samples, spec = Samples(MeasureConfig()), DataSpec(train=[str(tmp_path)])
     assert samples.all([str(tmp_path)], spec)[str(tmp_path)].splits == ("train", "dev", "test")
     assert samples.dev([str(tmp_path)], spec) is not None
+
+
+def test_dev_judges_what_it_can_measure(beir: Path, tmp_path: Path) -> None:
+    for name, dev in (("some", True), ("none", False)):
+        (tmp_path / name).mkdir()
+        for split in ("train", "dev") if dev else ("test",):
+            (tmp_path / name / f"{split}.jsonl").write_text(f'{{"text": "a {split} fox", "label": "a"}}\n')
+    samples, names = Samples(MeasureConfig()), [str(beir), str(tmp_path / "some"), str(tmp_path / "none")]
+    spec = DataSpec(train=names)
+    ranking = {"retrieve": True, "rerank:legal": True, "lm": False, "classify": False}
+    for task, judged in ranking.items():
+        assert samples.judges(names[:1], spec, [task]) is judged
+        assert samples.judges(names[1:2], spec, [task]) is (task == "classify")
+        assert not samples.judges(names[2:], spec, [task])
+    assert samples.judges(names, spec, ["lm", "classify"]) and not samples.judges(names, spec, ["lm"])

@@ -77,6 +77,16 @@ def test_the_smallest_of_equal_rates_is_chosen(store: MakeStore) -> None:
     assert mine.chosen(CELL) == 1e-3 and mine.resolved(replace(CELL, lr=None, seed=1)) == replace(CELL, seed=1)
 
 
+def test_no_rate_is_chosen_where_dev_says_nothing(store: MakeStore) -> None:
+    mine = store()
+    for lr, criterion in ((1e-3, None), (5e-3, 0.5)):
+        mine.put(replace(CELL, lr=lr, sweeping=True), {"criterion": criterion})
+    assert mine.chosen(CELL) is None and mine.resolved(replace(CELL, lr=None)) is None
+    one = store("one", sweep={"lr": [2e-3]})
+    one.put(replace(CELL, lr=2e-3, sweeping=True), {"criterion": None})
+    assert one.chosen(CELL) == 2e-3  # there is nothing to choose
+
+
 def test_a_file_is_one_line_for_each_innermost_group() -> None:
     assert (
         dump({"a": {"b": {"q": 1, "r": 2}, "c": [1]}, "d": None})

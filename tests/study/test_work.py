@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,10 +19,12 @@ import pytest
 from tests.conftest import ROOT
 from tests.study.conftest import MakeStore
 from twofold import toml
-from twofold.errors import TrainingInterrupted
+from twofold.config import TrialConfig
+from twofold.errors import ConfigError, TrainingInterrupted
 from twofold.study.grid import Cell, cells
 from twofold.study.locks import held
 from twofold.study.store import Store
+from twofold.study.trials import Trials
 from twofold.study.work import TIMING, Worker
 
 
@@ -70,7 +75,33 @@ def test_kept_models_stay_and_what_lost_the_sweep_goes(store: MakeStore, tmp_pat
     kept = store(study={"keep": True, "seeds": [0]})
     Worker(kept, tmp_path / "trials", ("*/moe/*",)).run()
     (trial,) = [path for path in (tmp_path / "trials").iterdir() if path.is_dir()]
-    assert {path.name for path in trial.iterdir()} == {"config.toml", "model", TIMING}
+    assert {path.name for path in trial.iterdir()} == {"config.toml", "model", TIMING, ".model-kept-by-tiny"}
+
+
+def test_what_one_study_keeps_another_leaves_alone(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_trial(config: TrialConfig, folder: Path, **_: object) -> object:
+        for part in ("model", "members"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        return object()
+
+    def parts() -> set[str]:
+        return {path.name for path in (tmp_path / "trials").glob("*/m*")}
+
+    monkeypatch.setattr("twofold.study.work.run_trial", run_trial)
+    flags = {"first": (True, True), "second": (False, False), "third": (True, False)}
+    workers = {}
+    for name, (keep, checkpoints) in flags.items():
+        mine = store(name, study={"name": name, "keep": keep, "checkpoints": checkpoints}, sweep={"lr": []})
+        workers[name] = Worker(mine, tmp_path / "trials")
+        with ExitStack() as locks:
+            workers[name].train(Cell("made", "bert", "one", 0), locks)
+    mine.put(Cell("made", "bert", "one", 0), {"criterion": 0.5})  # which is done for all
+    for name in ("second", "third", "first"):
+        workers[name].tidy()
+        assert parts() == {"model", "members"}
+    for name, left in (("first", {"model"}), ("third", set())):
+        Worker(store(name, study={"name": name}, sweep={"lr": []}), tmp_path / "trials").tidy()  # as if its file said so now
+        assert parts() == left
 
 
 def test_a_model_of_a_study_that_saved_less_often_is_used(store: MakeStore, tmp_path: Path) -> None:
@@ -80,8 +111,10 @@ def test_a_model_of_a_study_that_saved_less_often_is_used(store: MakeStore, tmp_
     other = store(study={"keep": True, "seeds": [0], "name": "other"}, base={"checkpoint": {"every": 3, "keep": 2}})
     said: list[str] = []
     worker = Worker(other, tmp_path / "trials", ("*/mean/*",), said.append)
-    worker.run()
-    assert any("is there already" in line for line in said) and not any("training unified" in line for line in said)
+    assert worker.run().cells_done == 1 and not any("training unified" in line for line in said)
+    with ExitStack() as locks:
+        trained = worker.train(other.resolved(Cell("made", "bert", "moe", 0)), locks)  # type: ignore[arg-type]
+    assert trained.seconds == 0 and "is there already" in said[-1]
 
 
 def test_what_another_process_holds_is_left_to_it(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +138,48 @@ def test_what_another_process_holds_is_left_to_it(store: MakeStore, tmp_path: Pa
     assert done[0] == second and sorted(done[:2], key=str) == sorted([first, second], key=str) and len(done) == 3
 
 
+def test_arms_that_start_from_one_model_are_trained_at_the_same_time(
+    store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits in its training for the other to come there, and meanwhile nobody can have the model that they start from alone.
+
+    Both find that this model is not there yet, so that one of them has to train it for both.
+    """
+    both, trained, looked, stays = threading.Barrier(2, timeout=20), list[Path](), set[int](), Trials.stays
+
+    def look(self: Trials, key: str, locks: ExitStack) -> bool:
+        found = stays(self, key, locks)
+        if threading.get_ident() not in looked:
+            looked.add(threading.get_ident())
+            both.wait()
+        return found
+
+    def run_trial(config: TrialConfig, folder: Path, **_: object) -> object:
+        if not (folder / "model").is_dir():
+            trained.append(folder)
+        if config.start:
+            assert Path(config.start).is_dir()
+            both.wait()
+            with held(Path(config.start).parents[1] / f".{Path(config.start).parent.name}.lock") as alone:
+                assert not alone
+            both.wait()
+        (folder / "model").mkdir(parents=True, exist_ok=True)
+        return object()
+
+    monkeypatch.setattr("twofold.study.work.run_trial", run_trial)
+    monkeypatch.setattr(Trials, "stays", look)
+    twins = {rule: {"what": rule, "method": {"name": "twin", "options": {"rule": rule}}, "start": "moe"} for rule in ("hard", "permuted")}
+    mine = store(sweep={"lr": []}, arms=twins)
+
+    def train(arm: str) -> Path:
+        with ExitStack() as locks:
+            return Worker(mine, tmp_path / "trials").train(Cell("made", "bert", arm, 0), locks).folder
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(train, twins))
+    assert set(trained[1:]) == set(found) and len(trained) == 3
+
+
 def test_no_cell_is_begun_that_would_be_cut_off(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = store(study={"seeds": [0]})
     worker = Worker(mine, tmp_path / "trials", ("*/one/*",))
@@ -113,6 +188,26 @@ def test_no_cell_is_begun_that_would_be_cut_off(store: MakeStore, tmp_path: Path
     progress = worker.run(minutes=1.0)
     assert (progress.sweeps_done, progress.cells_done) == (1, 0)
     assert progress.seconds == pytest.approx(120 + 20) and "at least 2 minutes" in str(progress)
+
+
+def test_a_sweep_that_nothing_could_decide_is_refused_before_it_costs_anything(
+    made: tuple[Path, Path], store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data without a dev split, and with one training query, too few to take one from. One rate alone, or no sweep, needs none."""
+    blind, took = shutil.copytree(made[1], tmp_path / "blind"), {"train": 1.0, "measure": 1.0}
+    (blind / "qrels" / "dev.tsv").unlink()
+    train = blind / "qrels" / "train.tsv"
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:2]))
+    monkeypatch.setattr(Worker, "do", lambda self, cell: self.store.put(cell, {"criterion": None, "seconds": took}))
+    changes = {"study": {"seeds": [0]}, "data": {"made": {"train": [str(blind)]}}}
+    worker = Worker(store(**changes), tmp_path / "trials", ("*/mean/*",))
+    said = r"data 'made': .*/blind has no dev split that measures retrieve, rerank, .* of arm 'moe': add one, or say sweep = false"
+    with pytest.raises(ConfigError, match=said):
+        worker.run()
+    assert not worker.store.folder.exists()
+    arms = {arm: {"sweep": False} for arm in ("one", "alone", "moe")}
+    for name, more in (("single", {"sweep": {"lr": [1e-3]}}), ("none", {"arms": arms})):
+        assert Worker(store(f"{name}/tiny", **changes, **more), tmp_path / "trials").run().cells_done == 4
 
 
 def test_a_job_that_fails_is_told_and_ends_nothing_else(store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,21 @@ def test_a_fresh_state_comes_back_too(tmp_path: Path) -> None:
     assert read_state(tmp_path, parameters(), {}) == LoopState()
 
 
+@pytest.mark.parametrize(("saved", "seen"), [(1, 2), (2, 1), (2, 2), (0, 1), (1, 0)])
+def test_random_states_come_back_to_the_devices_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: int, seen: int
+) -> None:
+    states, back = [torch.Generator().manual_seed(i).get_state() for i in range(saved)], dict[int, torch.Tensor]()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: saved > 0)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    write_state(tmp_path, parameters(), {}, LoopState(), {})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, i: back.__setitem__(i, state))
+    assert read_state(tmp_path, parameters(), {}) == LoopState()
+    assert back.keys() == set(range(min(saved, seen))) and all(torch.equal(state, states[i]) for i, state in back.items())
+
+
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [

@@ -103,9 +103,13 @@ def _print_report(report: Any, to: Path, facts: dict[str, Any], as_json: bool) -
     if report.skipped.counts:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in report.skipped.counts.most_common())
         out.print(f"left out: {kinds}", markup=False, highlight=False)
-    if report.kept:
-        why = "lines that could not be read may have been them; mend those, or say --prune"
-        out.print(f"kept: {report.kept} documents that are not there any more: {why}", markup=False, highlight=False)
+    whys = {
+        "that cannot be read any more, with their old text: mend them, or remove them": report.kept - report.missing,
+        "that are not there any more: lines that could not be read may have been them; mend those, or say --prune": report.missing,
+    }
+    for why, count in whys.items():
+        if count:
+            out.print(f"kept: {count} documents {why}", markup=False, highlight=False)
 
 
 @app.command()

@@ -30,6 +30,10 @@ class Refused(DataError):  # noqa: N818 - the errors of this project say what ha
         self.kind = kind
 
 
+class Empty(Refused):
+    """A record that can be read and holds no text."""
+
+
 class tolerate:  # noqa: N801 - used as a statement: `with tolerate(on_error, counts):`
     """Lets `Refused` through when `on_error` is "raise"; otherwise swallows it and counts its kind in `counts`. Reusable."""
 
@@ -117,11 +121,11 @@ def decode(line: bytes, where: str) -> str:
 def clean(text: str, where: str) -> str:
     """Returns `text` unchanged if a tokenizer can be trusted with it.
 
-    Raises `Refused`, beginning with `where`, for blank text, a NUL, a lone surrogate (JSON can spell one: "\\ud800") and for
+    Raises `Refused`, beginning with `where`, for blank text (`Empty`), a NUL, a lone surrogate (JSON can spell one: "\\ud800") and for
     `MAX_TEXT_BYTES` or more.
     """
     if not text.strip():
-        raise Refused(where, "empty text")
+        raise Empty(where, "empty text")
     return sound(text, where)
 
 

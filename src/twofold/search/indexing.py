@@ -45,12 +45,14 @@ class Report:
     deleted: int = 0
     passages: int = 0
     kept: int = 0
+    """Documents whose old text stays: what they are now cannot be read, or they are `missing`."""
+    missing: int = 0
     """Documents that may have vanished and were kept, since lines that could not be read may have been them."""
     skipped: Skipped = field(default_factory=Skipped)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
-        counts = {name: getattr(self, name) for name in ("added", "changed", "unchanged", "deleted", "passages", "kept")}
+        counts = {name: getattr(self, name) for name in ("added", "changed", "unchanged", "deleted", "passages", "kept", "missing")}
         return {**counts, "skipped": dict(self.skipped.counts), "complaints": self.skipped.lines}
 
 
@@ -154,7 +156,7 @@ def _changed(item: Item, known: Mapping[str, Known], origin: Origin, how: Cut, s
     try:
         return passages(item.load(), spans, how, template)
     except Refused as error:
-        report.skipped.add(error)
+        report.skipped.add(error, item.id)
         return []
 
 
@@ -165,15 +167,23 @@ def digest_of(item: Item, how: Cut) -> str:
 
 
 def remove_vanished(index: Index, origin: str, known: Mapping[str, Known], seen: set[str], prune: bool, report: Report) -> None:
-    """Takes out what an origin once gave and does not give any more. Raises DataError where it gives nothing at all."""
-    if not seen:
-        raise DataError(f"{origin}: no document to index{_why(report.skipped)}; nothing was changed")
-    gone = [document for document, each in known.items() if each.origin == origin and document not in seen]
-    if gone and report.skipped.unnamed and not prune:
-        report.kept = len(gone)
-    elif gone:
-        index.store.delete(gone)
-        report.deleted = len(gone)
+    """Takes out what an origin once gave and does not give any more, or gives without any text.
+
+    What is there and cannot be read stays as it was, and is counted as kept. Raises DataError where the origin gives nothing at all.
+    """
+    skipped = report.skipped
+    there = seen | skipped.emptied | skipped.unread
+    if not there:
+        raise DataError(f"{origin}: no document to index{_why(skipped)}; nothing was changed")
+    mine = {document for document, each in known.items() if each.origin == origin}
+    gone, missing = mine & skipped.emptied, mine - there
+    if skipped.unnamed and not prune:
+        report.missing = len(missing)
+    else:
+        gone |= missing
+    if gone:
+        index.store.delete(sorted(gone))
+    report.deleted, report.kept = len(gone), len(mine & skipped.unread) + report.missing
 
 
 def _why(skipped: Skipped) -> str:

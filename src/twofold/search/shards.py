@@ -72,8 +72,7 @@ def encode_shard(
                 report.passages += len(batch.passages)
                 if progress is not None:
                     progress(len(names), report.passages)
-        skipped = {"counts": dict(report.skipped.counts), "lines": report.skipped.lines, "unnamed": report.skipped.unnamed}
-        counts = {"documents": report.added, "passages": report.passages, "names": names, "skipped": skipped}
+        counts = {"documents": report.added, "passages": report.passages, "names": names, "skipped": report.skipped.as_dict()}
         (temporary / FACTS).write_text(json.dumps({**facts, **counts}) + "\n", encoding="utf-8")
 
     write_folder(folder, write)
@@ -94,21 +93,22 @@ def merge_shards(index: Index, folder: Path, *, prune: bool = False, progress: P
 
     Raises CheckpointError for a shard that is missing, damaged or made by another model.
     """
-    known, report, names = index.store.documents(), Report(), set[str]()
+    known, report, names, whole = index.store.documents(), Report(), set[str](), set[str]()
     found = complete(folder)
     for shard, facts in found.items():
         index.settings.check(facts["fingerprint"], facts["identity"], shard)
         names |= set(facts["names"])
-        report.skipped.counts.update(facts["skipped"]["counts"])
-        report.skipped.unnamed += facts["skipped"]["unnamed"]
-        report.skipped.lines += facts["skipped"]["lines"]
+        report.skipped.include(facts["skipped"])
         for batch in _batches(shard, facts["width"]):
+            whole.update(batch.documents)
             fresh = _changed(batch, {name: known[name].digest for name in batch.documents if name in known}, report)
             if fresh is not None:
                 put(index, fresh, known, _nothing, report)
             if progress is not None:
                 progress(report.added + report.changed + report.unchanged, report.passages)
     (origin,) = {str(facts["origin"]) for facts in found.values()}
+    report.skipped.emptied -= whole  # a shard that was made later knows better
+    report.skipped.unread -= whole
     remove_vanished(index, origin, known, names, prune, report)
     index.store.optimize()
     return report
@@ -148,7 +148,7 @@ def _cut(origin: Origin, reader: Reader, how: Cut, shard: int, of: int, names: l
         try:
             found = passages(item.load(), reader.spans, how, template)
         except Refused as error:
-            report.skipped.add(error)
+            report.skipped.add(error, name)
             continue
         if found:
             yield found

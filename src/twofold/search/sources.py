@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twofold.data.documents import LISTS
-from twofold.data.jsonl import Refused, clean, id_at, parse_line, read_lines, sound, string_at
+from twofold.data.jsonl import Empty, Refused, clean, id_at, parse_line, read_lines, sound, string_at
 from twofold.data.pairs import text_id
 from twofold.data.sources import locate
 from twofold.errors import DataError
@@ -35,13 +35,37 @@ class Skipped:
     """The first ones, each beginning with `file:line:` where there is a line."""
     unnamed: int = 0
     """How many of them have no id: nobody can say which document of an index they were."""
+    emptied: set[str] = field(default_factory=set)
+    """Documents that hold no text."""
+    unread: set[str] = field(default_factory=set)
+    """Documents that are there, with something in them that cannot be read."""
 
-    def add(self, error: Refused, named: bool = True) -> None:
+    def tell(self, error: Refused) -> None:
         """Counts one."""
         self.counts[error.kind] += 1
-        self.unnamed += not named
         if len(self.lines) < SHOWN:
             self.lines.append(str(error))
+
+    def add(self, error: Refused, document: str | None) -> None:
+        """Counts one, and notes what that means for the document that has this id; None where nobody can say which it is."""
+        self.tell(error)
+        if document is None:
+            self.unnamed += 1
+        else:
+            (self.emptied if isinstance(error, Empty) else self.unread).add(document)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        sets = {"emptied": sorted(self.emptied), "unread": sorted(self.unread)}
+        return {"counts": dict(self.counts), "lines": self.lines, "unnamed": self.unnamed, **sets}
+
+    def include(self, other: Mapping[str, Any]) -> None:
+        """Adds what another has skipped, as its `as_dict` says."""
+        self.counts.update(other["counts"])
+        self.lines += other["lines"]
+        self.unnamed += other["unnamed"]
+        self.emptied.update(other.get("emptied", ()))  # which shards of earlier versions do not say
+        self.unread.update(other.get("unread", ()))
 
 
 @dataclass(frozen=True)
@@ -74,7 +98,7 @@ class Origin:
         return str(self.path.resolve())
 
     def items(self) -> Iterator[Item | str]:
-        """Every document in a fixed order; the bare id of one that is there and could not be read."""
+        """Every document in a fixed order; the bare id of a file that could not be read. `skipped` says what else is left out."""
         return self._lines(self.path) if self.path.is_file() and self.path.suffix == ".jsonl" else self._files()
 
     def _files(self) -> Iterator[Item | str]:
@@ -85,7 +109,7 @@ class Origin:
                 sound(name, repr(str(path)))
                 yield self._file(path, name)
             except Refused as error:
-                self.skipped.add(error)
+                self.skipped.add(error, self.prefix + name)
                 yield self.prefix + name
 
     def _file(self, path: Path, name: str) -> Item:
@@ -113,13 +137,15 @@ class Origin:
                 record = parse_line(line, where)
                 if record is None:
                     continue
-                identity, page, metadata = _parsed(record, where)
-                if identity in first:
-                    raise Refused(where, "duplicate document id", f"{identity!r} is also on line {first[identity]}")
-                first[identity] = number
+                identity = _identity(record, where)
+                if first.setdefault(identity, number) != number:
+                    self.skipped.tell(Refused(where, "duplicate document id", f"{identity!r} is also on line {first[identity]}"))
+                    continue
+                (title, text), metadata = _text(record, where), _metadata(record, where)
             except Refused as error:
-                self.skipped.add(error, named=bool(identity))
+                self.skipped.add(error, self.prefix + identity if identity else None)
                 continue
+            page = Page(title, text) if text.strip() else Page("", title)
             yield Item(self.prefix + identity, _digest(line.strip()), path.name, metadata, lambda page=page: page)  # type: ignore[misc]
 
 
@@ -157,14 +183,18 @@ def _walk(folder: Path, counts: Counter[str]) -> Iterator[Path]:
                 counts[f"{suffix or 'no suffix'}: not a kind that is read"] += 1
 
 
-def _parsed(record: Mapping[str, Any], where: str) -> tuple[str, Page, Metadata]:
-    """Id, text and metadata of one line."""
+def _identity(record: Mapping[str, Any], where: str) -> str:
+    """The id that a line says, or one made of its text."""
     key = "_id" if record.get("_id") is not None else "id"
+    return id_at(record, key, where) if record.get(key) is not None else text_id("d", "\n".join(_text(record, where)))
+
+
+def _text(record: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Title and text of a line."""
     title = string_at(record, "title", where) if record.get("title") is not None else ""
     text = sound(string_at(record, "text", where), where)
     clean(f"{title} {text}", where)
-    identity = id_at(record, key, where) if record.get(key) is not None else text_id("d", f"{title}\n{text}")
-    return identity, Page(title, text) if text.strip() else Page("", title), _metadata(record, where)
+    return title, text
 
 
 def _metadata(record: Mapping[str, Any], where: str) -> Metadata:

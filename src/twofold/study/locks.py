@@ -17,10 +17,11 @@ from twofold.errors import ConfigError
 
 
 @contextmanager
-def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Holds `path`'s lock inside the block; yields False where somebody else has it and `wait` is not set.
+def held(path: Path, *, wait: bool = False, shared: bool = False) -> Iterator[bool]:
+    """Holds `path`'s lock inside the block, alone or with all others for whom it is `shared`; yields False where it cannot be had and
+    `wait` is not set.
 
-    The file says who has it, for people. Raises ConfigError on a system without `flock`.
+    The file says who has it (of several, who took it last), for people. Raises ConfigError on a system without `flock`.
     """
     try:
         import fcntl
@@ -30,7 +31,7 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
@@ -40,7 +41,8 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
         try:
             yield True
         finally:
-            os.truncate(descriptor, 0)
+            if not shared:  # others may have it still, and what the file says counts only as long as somebody has it
+                os.truncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

@@ -14,7 +14,8 @@ from twofold.evaluate.runs import drop_own_id, sha256, top
 from twofold.ranking import Bm25
 from twofold.records import Qrels, Run
 from twofold.study.file import DataSpec, MeasureConfig
-from twofold.train.dev import DevSet, DevSets, LabelledDev
+from twofold.tasks import kind_of
+from twofold.train.dev import KINDS, DevSet, DevSets, LabelledDev
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ class Samples:
         if key not in self._candidates:
             self._candidates[key] = candidates(dataset, self.measure)
         return self._candidates[key]
+
+    def judges(self, names: list[str], spec: DataSpec, tasks: list[str]) -> bool:
+        """Whether a look at the dev split of any of some datasets measures one of `tasks`."""
+        found = [each for each in (self.open(name, spec) for name in names) if "dev" in each.splits]
+        ranks = any(kind_of(task) in KINDS for task in tasks)
+        return any("classify" in tasks if isinstance(each, LabelledDataset) else ranks for each in found)
 
     def dev(self, names: list[str], spec: DataSpec) -> DevSets | None:
         """The dev sets of some datasets, which choose learning rates; None where no dataset has a dev split."""

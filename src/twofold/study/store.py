@@ -14,7 +14,7 @@ from twofold import provenance
 from twofold.backbone.load import weights_sha256
 from twofold.cache import write_text
 from twofold.config import TrialConfig
-from twofold.errors import DataError
+from twofold.errors import ConfigError, DataError
 from twofold.study.file import Study
 from twofold.study.grid import Cell, name_of, settings, sources, sweep_of
 from twofold.study.sample import Samples
@@ -129,10 +129,23 @@ class Store:
         return path
 
     def chosen(self, cell: Cell) -> float | None:
-        """The learning rate that the sweep found best on dev for the cell's arm, the smallest of equals; None while it is not done."""
+        """The learning rate that the sweep found best on dev for the cell's arm, the smallest of equals; None while it is not done, or
+        where dev says nothing of a run."""
         runs = [(self.get(run), run.lr) for run in sweep_of(self.study, cell)]
         scores = {lr: found["criterion"] for found, lr in runs if found is not None and lr is not None}
-        return None if len(scores) < len(runs) else max(sorted(scores), key=lambda lr: scores[lr])
+        if len(scores) < len(runs) or (len(scores) > 1 and None in scores.values()):
+            return None
+        return max(sorted(scores), key=lambda lr: scores[lr])
+
+    def check_sweep(self, cell: Cell) -> None:
+        """Raises ConfigError where rates are to be tried for the cell's arm and nothing on dev could tell which is the best."""
+        config, spec = self.config(cell), self.study.data[cell.data]
+        names = sources(config)
+        if len(sweep_of(self.study, cell)) > 1 and not self.samples.judges(names, spec, list(config.tasks)):
+            raise ConfigError(
+                f"data {cell.data!r}: {', '.join(names)} has no dev split that measures {', '.join(config.tasks)}, by which the sweep would"
+                f" choose the learning rate of arm {cell.arm!r}: add one, or say sweep = false in [arms.{cell.arm}]"
+            )
 
     def resolved(self, cell: Cell) -> Cell | None:
         """The cell with its learning rate; None while its sweep is not done."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from twofold.study.locks import held
 from twofold.study.probing import look, wanted
 from twofold.study.progress import Progress, progress_of
 from twofold.study.store import Store
+from twofold.study.trials import Trials
 from twofold.tasks import variant_of
 from twofold.train.dev import DevSets
 from twofold.train.loop import Progress as Step
@@ -54,14 +54,20 @@ class Worker:
     """One process at work on a study. Several of them, on one machine or on several with one file system, share it cell by cell."""
 
     def __init__(self, store: Store, trials: Path, only: tuple[str, ...] = (), say: Say = lambda _: None) -> None:
-        self.store, self.study, self.trials, self.only, self.say = store, store.study, trials, only, say
+        self.store, self.study, self.only, self.say = store, store.study, only, say
+        self.trials = Trials(trials, self.study.study.name, self.study.study.checkpoints)
         self.missing: set[str] = set()
         self.failed: dict[str, str] = {}
         """Label → error of the jobs that this process could not do. It leaves them, and does what does not need them."""
 
     def run(self, minutes: float | None = None) -> Progress:
-        """Works until every cell is done or has failed, or none is left that would end within `minutes` by the longest of its kind."""
+        """Works until every cell is done or has failed, or none is left that would end within `minutes` by the longest of its kind.
+
+        Raises ConfigError, before anything is trained, for a sweep that nothing could decide.
+        """
         begun = time.monotonic()
+        for each in {each: None for cell in cells(self.study, self.only) if self._has(cell) for each in self._with_starts(cell)}:
+            self.store.check_sweep(each)
         while True:
             done = waiting = False
             for cell in self.todo():
@@ -174,11 +180,24 @@ class Worker:
         return content
 
     def train(self, cell: Cell, locks: ExitStack) -> Trained:
-        """The cell's trained system, and before it the one that it starts from; what is there is opened, what was cut off goes on."""
-        source = self.store.start_of(cell)
-        start = None if source is None else str(self.train(source, locks).folder / "model")
-        folder = self.trials / self.store.trial_key(cell)
-        locks.enter_context(held(self.trials / f".{folder.name}.lock", wait=True))
+        """The cell's trained system, and before it the one that it starts from; what is there is opened, what was cut off goes on.
+
+        Both stay until `locks` are let go of; others may use them meanwhile.
+        """
+        source, key, trained = self.store.start_of(cell), self.store.trial_key(cell), None
+        if source is not None and not self.trials.stays(self.store.trial_key(source), locks):
+            self.train(source, locks)
+        while not self.trials.stays(key, locks):
+            with held(self.trials.lock(key)) as alone:  # without waiting: whoever has trained it by then may use it for hours
+                if alone:
+                    self.trials.keep(key)
+                    trained = self._trained(cell)
+        return trained or self._trained(cell)
+
+    def _trained(self, cell: Cell) -> Trained:
+        """The cell's trial, done or opened. The caller holds its lock, and that of the trial that it starts from."""
+        source, folder = self.store.start_of(cell), self.trials.folder(self.store.trial_key(cell))
+        start = None if source is None else str(self.trials.model(self.store.trial_key(source)))
         config, spec = _as_begun(self.store.config(cell, start), folder), self.study.data[cell.data]
         there, begun = (folder / "model").is_dir(), time.monotonic()
         last: dict[str, Step] = {}
@@ -197,7 +216,7 @@ class Worker:
         return Trained(system, folder, 0.0 if there else time.monotonic() - begun)
 
     def tidy(self) -> None:
-        """Removes checkpoints of done trials, and trials that nothing needs: what lost a sweep, and cells' unless the study keeps them."""
+        """Removes trials that no study needs: what lost a sweep, and cells' unless the study keeps them; and checkpoints of done trials."""
         done: set[str] = set()
         needed: set[str] = set()
         probing = {one.cell for one in wanted(self.store) if not one.path.is_file()}
@@ -211,12 +230,7 @@ class Worker:
                     open_ = self.store.chosen(each) is None if job.sweeping else pending
                     (needed if open_ else done).add(self.store.trial_key(ready))
         for key in needed | done:
-            with held(self.trials / f".{key}.lock") as mine:
-                if mine and (self.trials / key / "model").is_dir():
-                    if not self.study.study.checkpoints:
-                        shutil.rmtree(self.trials / key / "members", ignore_errors=True)
-                    if key not in needed:
-                        shutil.rmtree(self.trials / key)
+            self.trials.tidy(key, key in needed)
 
     def _ready(self, job: Cell) -> Cell | None:
         """The job with its learning rate, if everything that its key depends on is known."""

@@ -25,6 +25,8 @@ from twofold.records import Labelled, Qrels, Run
 from twofold.tasks import kind_of, variant_of
 
 MEASURE = "nDCG@10"
+KINDS = ("retrieve", "rerank", "answer")
+"""What a look at queries and documents measures."""
 READ = 5
 """Passages that are read for a question."""
 

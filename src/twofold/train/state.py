@@ -58,8 +58,9 @@ def read_state(folder: Path, weights: Mapping[str, Tensor], must_match: Mapping[
     restore_weights(folder / WEIGHTS, weights)
     draws = load_tensors(folder / RANDOM)
     torch.set_rng_state(draws["torch"])
-    if torch.cuda.is_available() and "cuda0" in draws:
-        torch.cuda.set_rng_state_all([draws[f"cuda{i}"] for i in range(torch.cuda.device_count())])
+    for i in range(torch.cuda.device_count()):
+        if f"cuda{i}" in draws:  # more devices may be seen now than when it was saved, or fewer
+            torch.cuda.set_rng_state(draws[f"cuda{i}"], i)
     version, internal, gauss = plain["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys_624, *rest = plain["numpy"]

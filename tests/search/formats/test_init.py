@@ -8,7 +8,7 @@ import pytest
 
 from tests.search.formats.made import pdf
 from twofold import plugins
-from twofold.data.jsonl import MAX_TEXT_BYTES, Refused
+from twofold.data.jsonl import MAX_TEXT_BYTES, Empty, Refused
 from twofold.search import formats
 from twofold.search.formats import Heading, Page, read
 
@@ -44,6 +44,13 @@ def test_damaged_files_are_read_or_refused(name: str) -> None:
         else:
             text.encode()
             assert text.strip() and "\0" not in text
+
+
+@pytest.mark.parametrize("name", plugins.names(formats.FAMILY))
+@pytest.mark.parametrize("content", [b"", b" \r\n"])
+def test_an_emptied_file_is_empty_not_broken(name: str, content: bytes) -> None:
+    with pytest.raises(Empty, match="^a: empty text"):
+        read(name, content, "a")
 
 
 def test_a_place_is_a_line_a_page_or_nothing() -> None:

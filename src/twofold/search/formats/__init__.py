@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from twofold import plugins
-from twofold.data.jsonl import MAX_TEXT_BYTES, Refused, clean
+from twofold.data.jsonl import MAX_TEXT_BYTES, Empty, Refused, clean
 
 FAMILY = "search/formats"
 
@@ -60,8 +60,10 @@ def suffixes() -> dict[str, str]:
 def read(name: str, content: bytes, where: str) -> Page:
     """A file's content by the format of this name. Raises `Refused`, beginning with `where`, for all that cannot be read.
 
-    A parser that stumbles is no reason to stop: whatever it raises is a `Refused` too.
+    It is an `Empty` where there is no text in it. A parser that stumbles is no reason to stop: whatever it raises is a `Refused` too.
     """
+    if not content.strip():  # a parser of PDF would call it broken
+        raise Empty(where, "empty text")
     module: ModuleType = plugins.load(FAMILY, name)
     try:
         page: Page = module.read(content, where)
