@@ -80,14 +80,11 @@ def scope(evidence: Evidence) -> list[str]:
         return []
     seeds = {cell.seed for cell in evidence.cells}
     steps = {content["config"]["optim"]["steps"] for content in evidence.cells.values()}
+    section = evidence.elsewhere() or evidence.study.study.name
     told = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}, {' or '.join(str(each) for each in sorted(steps))} steps"
     return [
-        f"nDCG@10 (accuracy for labels) on test, differences with 95 % intervals; {told}; the arms are explained in {_section(evidence)}"
+        f"nDCG@10 (accuracy for labels) on test, differences with 95 % intervals; {told}; the arms are explained in the section {section}"
     ]
-
-
-def _section(evidence: Evidence) -> str:
-    return f"the section {evidence.study.study.name}"
 
 
 def rates_taken(evidence: Evidence) -> list[str]:
