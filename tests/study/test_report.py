@@ -77,7 +77,7 @@ def test_a_smaller_study_stands_below_the_answer_and_decides_nothing(planted: tu
     assert after.why[: len(before.why)] == before.why
     added = after.why[len(before.why) :]
     assert added[0] == "small, three layers, which decides nothing: no" and all(line.startswith("small: ") for line in added[1:])
-    assert "better than it: rival" in added[2]
+    assert "better than it: rival" in added[1]
     assert [section.study for section in both.sections[:2]] == ["small", "planted"]
     assert "small, three layers, which decides nothing: no" in (write(both, tmp_path)[1]).read_text()
 

@@ -57,7 +57,10 @@ class StackedBank(Bank):
 
     def per_rank(self, weight: Tensor, experts: tuple[str, ...]) -> Tensor:
         """Weights over experts (…, E) → factors over ranks (…, R): the weight of the rank's expert times its scale."""
-        expert_R, scale_R = slices(tuple(self.ranks[name] for name in experts), tuple(self.scales[name] for name in experts), weight.device)
+        ranks, scales = tuple(self.ranks[name] for name in experts), tuple(self.scales[name] for name in experts)
+        if len({*zip(ranks, scales, strict=True)}) == 1:  # a copy, which costs half of a lookup
+            return (weight * scales[0]).repeat_interleave(ranks[0], dim=-1)
+        expert_R, scale_R = slices(ranks, scales, weight.device)
         return weight.index_select(-1, expert_R) * scale_R
 
     def _stacked(self, experts: tuple[str, ...], dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:

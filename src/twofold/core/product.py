@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MKL, ONEDNN, ROWS, COLUMNS = torch.backends.mkl, torch.backends.mkldnn, 512, 16
+MKL, ONEDNN, ROWS, COLUMNS, WIDE = torch.backends.mkl, torch.backends.mkldnn, 512, 16, 1024
 
 
 @functools.cache
@@ -21,8 +21,9 @@ def foreign() -> bool:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As `F.linear`, but for rounding: by oneDNN where it is faster, in fp32 and where no gradient is kept."""
-    large = x.dim() > 1 and x.shape[-2] >= ROWS and weight.shape[0] >= COLUMNS and x.dtype == weight.dtype == torch.float32
-    if not large or x.device.type != "cpu" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not foreign():
+    large = x.dim() > 1 and x.shape[-2] >= ROWS and (weight.shape[0] >= COLUMNS or x.shape[-1] >= WIDE)
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    if not (large and plain and foreign()) or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product

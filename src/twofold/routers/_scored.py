@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from twofold.core.kept import Kept
+from twofold.core.product import linear
 from twofold.core.routing import Batch, Decision, Roster, Router, generator
 
 Activate = Callable[[Tensor, Tensor | None], Tensor]
@@ -68,7 +69,7 @@ class ScoredRouter(Router):
                 score = F.linear(F.gelu(F.linear(pool(x.float()), self.hidden.float())), row_EW)
             else:  # the mean of linear scores is the score of the mean, and E numbers are cheaper to pool than D
                 row_EW, bias_SE = self._stacked(batch, experts, x.dtype)
-                score = pool(F.linear(x, row_EW).float())
+                score = pool(linear(x, row_EW).float())
             return score + (bias_SE if pooled or len(bias_SE) == 1 else batch.spread(bias_SE, "sequence"))
 
     def _stacked(self, batch: Batch, experts: tuple[str, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,7 @@ def _answer(evidence: Evidence, found: str, why: list[str]) -> Answer:
     done = sum(1 for _ in evidence.cells)
     if number == 7:
         return Answer(number, QUESTIONS[number], found, why)
-    why = [*scope(evidence), *why, *rates_taken(evidence)]
+    why = why if evidence.study.study.beside else [*scope(evidence), *why, *rates_taken(evidence)]
     if done < evidence.total:
         counted = f"{done} of {evidence.total} cells were run{f': {evidence.study.study.waits}' if evidence.study.study.waits else ''}"
         return Answer(number, QUESTIONS[number], OPEN, [counted, *why])
