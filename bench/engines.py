@@ -77,6 +77,7 @@ class Engine:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # they keep activations of every shape: 21 GB of 24
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.tokenizer = tokenizer
