@@ -29,8 +29,9 @@ from bench._measure import Times, rounded
 from twofold import plugins
 from twofold.backbone.backbone import Backbone
 from twofold.backbone.packed import Pack, make_pack
-from twofold.core.inject import Expert, LayerPlan, fold, inject
+from twofold.core.inject import Expert, LayerPlan, inject
 from twofold.core.routing import Bank, Roster, Router
+from twofold.model.folding import fold
 
 SHARED = {"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 32768}
 SHAPES: dict[str, dict[str, int]] = {

@@ -104,7 +104,14 @@ def test_interleaved_begins_each_round_with_another_and_pairs_by_round() -> None
     times = _measure.interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert calls == ["a", "b", "a", "b", "b", "a"]
     times.seconds.update(a=[2.0, 30.0, 4.0], b=[1.0, 10.0, 4.0])
-    assert times.ratio("a", "b") == {"value": 2.0, "low": 1.0, "high": 3.0}
+    assert times.ratio("a", "b") == {"value": 2.0, "low": 1.0, "high": 3.0, "interval": [1.0, 3.0]}
+
+
+def test_the_interval_is_of_the_median() -> None:
+    low, high = _measure.of_the_median([1.0] * 20 + [9.0])
+    assert low == high == 1.0  # one bad round moves no median
+    low, high = _measure.of_the_median([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert 1.0 <= low < 3.0 < high <= 5.0
 
 
 def test_texts_are_the_same_every_time_and_repeat_when_short(small: list[str]) -> None:

@@ -79,7 +79,7 @@ def test_asked_to_stop_it_saves_and_fails(
 
     ((code, words),) = children.run(long_config, folder, ask)
     assert code == 1
-    assert f"TrainingStopped: stopped by {number.name} after step" in words
+    assert f"TrainingInterrupted: stopped by {number.name} after step" in words
     assert "--resume" in words
     stopped_at = int(words.rpartition("after step ")[2].split(";")[0])
     assert (folder / "members" / "unified" / "checkpoints" / f"step-{stopped_at:09d}" / "manifest.json").is_file()
