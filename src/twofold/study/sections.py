@@ -14,7 +14,7 @@ from twofold.study.statistics import Effect, ties
 from twofold.study.verdict import one_sided
 
 EFFECT = ("difference", "low", "high", "p", "tie", "seeds up", "relative", "a", "b", "detectable", "queries", "seeds")
-BRIEF = ("what", "rival", "data", "row", "a", "b", "difference", "low", "high", "p", "tie", "seeds up", "detectable")
+BRIEF = ("what", "decides", "rival", "data", "row", "a", "b", "difference", "low", "high", "p", "tie", "seeds up", "detectable")
 INTERVALS = "95 % intervals over seeds and queries (thick: 90 %); shaded: a tie"
 DIGITS = {"p": 4, "d": 2, "lr": 4, "relative": 3, "tokens per second": 0, "seconds of training": 0, "present": 3}
 
@@ -103,7 +103,7 @@ def _rivals(evidence: Evidence) -> Iterator[Block]:
     ]
     title = f"{about.tested} − each rival, {INTERVALS}"
     yield Figure("rivals", title, plots.forest(bars, "nDCG@10 gained", about.margin), rows)
-    yield Table("rivals", title, ordered(rows, "data", "row", "rival"), DIGITS, BRIEF)
+    yield Table("rivals", title, ordered(rows, "data", "test", "row", "rival"), DIGITS, _brief(rows))
 
 
 def _comparisons(evidence: Evidence) -> Iterator[Block]:
@@ -122,7 +122,7 @@ def _comparisons(evidence: Evidence) -> Iterator[Block]:
     ]
     title = f"Comparisons, {INTERVALS}"
     yield Figure("comparisons", title, plots.forest(bars, "nDCG@10 gained", margin), rows)
-    yield Table("comparisons", title, ordered(rows, "what", "decides", "data", "row"), DIGITS, ("decides", *BRIEF))
+    yield Table("comparisons", title, ordered(rows, "what", "decides", "data", "test", "row"), DIGITS, _brief(rows))
 
 
 def _sweep(evidence: Evidence) -> Iterator[Block]:
@@ -211,6 +211,11 @@ def _probe(name: str, found: list[dict[str, Any]]) -> Iterator[Block]:
             yield Table(f"probe-{name}-{table}", f"Probe {name}, {table}: {label}", plain, brief=())
     if notes:
         yield Text(f"Probe {name}: {'; '.join(notes)}.")
+
+
+def _brief(rows: list[Row]) -> tuple[str, ...]:
+    """The columns for Markdown; where it was measured is one of them if that is not always what was learnt from."""
+    return (*BRIEF, "test") if any(row["test"] != row["data"] for row in rows) else BRIEF
 
 
 def ordered(rows: list[Row], *first: str) -> list[Row]:
