@@ -21,7 +21,8 @@ from twofold.study.verdict import OPEN
 
 TITLE = "Does retrieval interfere with reranking, and is routing the cure?"
 LEAD = (
-    "Each answer is what the rule of studies/README.md, written before the runs, says of the cells that were run. "
+    "Each answer is what the rule of studies/README.md says of the cells that were run. It was written before the runs; what was changed "
+    "since, and when, stands there. "
     "“Not decided” is an answer: what stands beside it is why."
 )
 HOW_TO_READ = (
